@@ -1,0 +1,27 @@
+//! Channelstream: a push server that stands beside a web application. `ARCHITECTURE.md` has the
+//! map; the modules stand bottom-up.
+
+pub mod domain;
+
+pub mod json;
+
+pub mod config;
+pub mod mailbox;
+pub mod signature;
+pub mod store;
+pub mod telemetry;
+pub mod wire;
+
+pub mod live;
+
+pub mod journal;
+
+pub mod hub;
+
+pub mod sweeper;
+
+pub mod http;
+
+pub mod app;
+
+pub mod cli;
