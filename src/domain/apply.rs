@@ -1,0 +1,394 @@
+//! How events change the router, and what is shown then: one arm an event, in the order of the log.
+
+use std::sync::Arc;
+
+use super::channel::{Channel, Logged};
+use super::connection::Connection;
+use super::event::Event;
+use super::frame::{Frame, Presence, StateChange};
+use super::message::Audience;
+use super::names::{ChannelName, ConnectionId, ListenerId, Username};
+use super::position::Position;
+use super::router::{Effect, Recipients, Router};
+use super::state::{Change, Profile};
+use super::timestamp::Moment;
+use super::user::User;
+
+impl Router {
+    /// Takes a decided, and where it is durable committed, event into the live state; adds to
+    /// `effects` what has to be done about it.
+    pub fn apply(&mut self, event: &Event, moment: Moment, effects: &mut Vec<Effect>) {
+        if let Some(position) = event.position() {
+            self.head = position;
+        }
+        match event {
+            Event::ChannelKept { name, uuid, settings } => match self.channels.get_mut(name) {
+                Some(channel) => {
+                    channel.settings = settings.clone();
+                    channel.last_active = moment.utc;
+                    channel.cut_history();
+                    if !settings.store_frames {
+                        channel.recent.clear();
+                    }
+                    if channel.is_overfull() {
+                        self.overfull_channels.insert(name.clone());
+                    }
+                }
+                None => {
+                    let mut channel = Channel::new(*uuid, settings.clone(), moment.utc);
+                    channel.used = moment.elapsed;
+                    self.add_channel(name.clone(), channel);
+                }
+            },
+            Event::UserKept { name, uuid, profile } => match self.users.get_mut(name) {
+                Some(user) => {
+                    user.profile = profile.clone();
+                    user.last_active = moment.utc;
+                }
+                None => {
+                    let mut user = User::new(*uuid, profile.clone(), moment.utc);
+                    user.used = moment.elapsed;
+                    self.add_user(name.clone(), user);
+                }
+            },
+            Event::StateChanged { user, changed } => self.show_state_change(user, changed, moment, effects),
+            Event::ConnectionOpened { id, user } => self.open_connection(*id, user, moment),
+            Event::ConnectionEnded { id } => self.end_connection(*id, moment, effects),
+            Event::Subscribed { id, channel } => {
+                if let Some((user, first)) = self.join(*id, channel) {
+                    self.touch_channel(channel, moment);
+                    if first {
+                        self.show_presence(channel, user, true, moment, effects);
+                    }
+                }
+            }
+            Event::Unsubscribed { id, channel } => {
+                let Some(connection) = self.connections.get_mut(id) else { return };
+                if connection.channels.remove(channel) {
+                    let (user, listener) = (connection.user.clone(), connection.listener);
+                    self.leave(*id, user, listener, channel, moment, effects);
+                }
+            }
+            Event::Posted { position, message, inboxes } => {
+                self.totals.posted += 1;
+                let frame = Frame::Message { position: *position, message: message.clone() };
+                match &message.channel {
+                    Some(name) => {
+                        let Some(channel) = self.channels.get_mut(name) else { return };
+                        channel.used = moment.elapsed;
+                        if let Some(position) = *position {
+                            let committed = moment.micros();
+                            channel.log(Logged { position, edit: None, committed, message: message.clone() });
+                            if channel.is_overfull() {
+                                self.overfull_channels.insert(name.clone());
+                            }
+                        }
+                        self.show_in_channel(name, frame, true, moment, effects);
+                    }
+                    None => {
+                        for name in inboxes {
+                            let Some(user) = self.users.get_mut(name) else { continue };
+                            if position.is_some() {
+                                user.retained += 1;
+                                if user.is_overfull() {
+                                    self.overfull_users.insert(name.clone());
+                                }
+                            }
+                        }
+                        self.show_to_users(inboxes, frame, true, effects);
+                    }
+                }
+            }
+            Event::Edited { position, edit, audience, original, message } => {
+                let frame = Frame::Edit { position: *position, edit: edit.clone(), audience: audience.clone() };
+                match &edit.channel {
+                    Some(name) => {
+                        let Some(channel) = self.channels.get_mut(name) else { return };
+                        if let Some(message) = message {
+                            channel.recent.replace(message);
+                            let original = original.map(|original| original.position);
+                            if let Some(logged) = logged_at(channel, original) {
+                                logged.message = message.clone();
+                                logged.edit = *position;
+                            }
+                        }
+                        self.show_in_channel(name, frame, false, moment, effects);
+                    }
+                    None => {
+                        let users = self.known(audience);
+                        if let Some(message) = message {
+                            self.each_user(&users, |user| user.recent.replace(message));
+                        }
+                        self.show_to_users(&users, frame, false, effects);
+                    }
+                }
+            }
+            Event::Deleted { position, deletion, audience, original } => {
+                let frame =
+                    Frame::Deletion { position: *position, deletion: deletion.clone(), audience: audience.clone() };
+                match &deletion.channel {
+                    Some(name) => {
+                        let Some(channel) = self.channels.get_mut(name) else { return };
+                        channel.recent.remove(deletion.uuid);
+                        if let Some(original) = original {
+                            let before = channel.history.len();
+                            channel.history.retain(|logged| logged.position != original.position);
+                            channel.retained -= (before - channel.history.len()) as u32;
+                        }
+                        self.show_in_channel(name, frame, false, moment, effects);
+                    }
+                    None => {
+                        let users = self.known(audience);
+                        self.each_user(&users, |user| user.recent.remove(deletion.uuid));
+                        self.show_to_users(&users, frame, false, effects);
+                    }
+                }
+            }
+            Event::ChannelTrimmed { channel, keep } => {
+                self.overfull_channels.remove(channel);
+                if let Some(channel) = self.channels.get_mut(channel) {
+                    channel.retained = channel.retained.min(*keep);
+                }
+            }
+            Event::InboxTrimmed { user, keep } => {
+                self.overfull_users.remove(user);
+                if let Some(user) = self.users.get_mut(user) {
+                    user.retained = user.retained.min(*keep);
+                }
+            }
+            Event::UserForgotten { name } => self.remove_user(name),
+        }
+    }
+
+    /// Takes in a connection that was alive when the server stopped; nobody is told, since for
+    /// the members it never went. Its user and channels must be in memory.
+    pub fn restore(&mut self, id: ConnectionId, user: &Username, channels: &[ChannelName], moment: Moment) {
+        self.open_connection(id, user, moment);
+        for channel in channels {
+            self.join(id, channel);
+        }
+    }
+
+    fn open_connection(&mut self, id: ConnectionId, name: &Username, moment: Moment) {
+        let Some(user) = self.users.get_mut(name) else { return };
+        user.connections.push(id);
+        user.last_active = moment.utc;
+        let expires = moment.elapsed + self.grace;
+        self.expiring.insert((expires, id));
+        self.connections.insert(
+            id,
+            Connection {
+                user: name.clone(),
+                channels: Default::default(),
+                listener: None,
+                seen: self.tick,
+                expires: Some(expires),
+                opened: (moment.elapsed, 0),
+            },
+        );
+    }
+
+    fn end_connection(&mut self, id: ConnectionId, moment: Moment, effects: &mut Vec<Effect>) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        if let Some(expires) = connection.expires {
+            self.expiring.remove(&(expires, id));
+        }
+        for channel in &connection.channels {
+            self.leave(id, connection.user.clone(), connection.listener, channel, moment, effects);
+        }
+        if let Some(user) = self.users.get_mut(&connection.user) {
+            user.connections.retain(|other| *other != id);
+            user.last_active = moment.utc;
+            user.used = moment.elapsed;
+            if user.connections.is_empty() {
+                self.user_is_idle(&connection.user, moment.elapsed);
+            }
+        }
+        effects.extend(connection.listener.map(Effect::End));
+    }
+
+    /// Makes a connection a member; says whose it is and whether that user is new there.
+    fn join(&mut self, id: ConnectionId, name: &ChannelName) -> Option<(Username, bool)> {
+        let connection = self.connections.get_mut(&id)?;
+        let channel = self.channels.get_mut(name)?;
+        if !connection.channels.insert(name.clone()) {
+            return None;
+        }
+        if let Some(listener) = connection.listener {
+            channel.members.attach(listener);
+        }
+        let first = channel.members.join(&connection.user, id);
+        Some((connection.user.clone(), first))
+    }
+
+    fn touch_channel(&mut self, name: &ChannelName, moment: Moment) {
+        if let Some(channel) = self.channels.get_mut(name) {
+            channel.last_active = moment.utc;
+        }
+    }
+
+    fn leave(
+        &mut self,
+        id: ConnectionId,
+        user: Username,
+        listener: Option<ListenerId>,
+        name: &ChannelName,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get_mut(name) else { return };
+        if let Some(listener) = listener {
+            channel.members.detach(listener);
+        }
+        let last = channel.members.leave(&user, id);
+        channel.last_active = moment.utc;
+        if channel.members.is_empty() {
+            channel.used = moment.elapsed;
+            self.channel_is_idle(name, moment.elapsed);
+        }
+        if last {
+            self.show_presence(name, user, false, moment, effects);
+        }
+    }
+
+    fn show_presence(
+        &mut self,
+        name: &ChannelName,
+        user: Username,
+        joined: bool,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(channel) = self.channels.get(name) else { return };
+        if !channel.settings.notify_presence {
+            return;
+        }
+        let members = if channel.settings.broadcast_presence_with_user_lists {
+            channel.members.users().map(|member| (member.clone(), self.profile(member))).collect()
+        } else {
+            Vec::new()
+        };
+        let presence = Presence {
+            uuid: (self.new_uuid)(),
+            channel: name.clone(),
+            joined: joined.then(|| self.profile(&user)),
+            user,
+            members,
+            time: moment.utc,
+        };
+        self.show_in_channel(name, Frame::Presence(Arc::new(presence)), false, moment, effects);
+    }
+
+    fn show_state_change(
+        &mut self,
+        user: &Username,
+        changed: &Arc<[Change]>,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(known) = self.users.get(user) else { return };
+        let profile: Profile = known.profile.clone();
+        let of_user = known.connections.iter().filter_map(|id| self.connections.get(id));
+        let mut channels: Vec<ChannelName> =
+            of_user.flat_map(|connection| connection.channels.iter().cloned()).collect();
+        channels.sort_unstable();
+        channels.dedup();
+        for name in channels {
+            if self.channels.get(&name).is_none_or(|channel| !channel.settings.notify_state) {
+                continue;
+            }
+            let change = StateChange {
+                uuid: (self.new_uuid)(),
+                channel: name.clone(),
+                user: user.clone(),
+                profile: profile.clone(),
+                changed: changed.clone(),
+                time: moment.utc,
+            };
+            self.show_in_channel(&name, Frame::StateChange(Arc::new(change)), false, moment, effects);
+        }
+    }
+
+    /// Puts a frame before the members of a channel that may see it.
+    fn show_in_channel(
+        &mut self,
+        name: &ChannelName,
+        frame: Frame,
+        counts: bool,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.tick.0 += 1;
+        let Some(channel) = self.channels.get_mut(name) else { return };
+        channel.last_active = moment.utc;
+        if channel.settings.store_frames {
+            channel.recent.push(self.tick, frame.clone());
+        }
+        let members = &channel.members;
+        let (to, connections) = if frame.is_for_everyone() {
+            (Recipients::Members { channel: name.clone(), except: Vec::new() }, members.connection_count())
+        } else {
+            let connections_of = |user: &Username| members.connections_of(user).iter();
+            let listener_of = |id: &ConnectionId| self.connections.get(id)?.listener;
+            match &frame {
+                Frame::Presence(presence) => {
+                    let own = connections_of(&presence.user);
+                    let count = members.connection_count() - own.len();
+                    let mut except: Vec<_> = own.filter_map(listener_of).collect();
+                    except.sort_unstable();
+                    (Recipients::Members { channel: name.clone(), except }, count)
+                }
+                Frame::Message { .. } | Frame::Edit { .. } | Frame::Deletion { .. } | Frame::StateChange(_) => {
+                    let audience = frame.audience();
+                    let ids: Vec<&ConnectionId> = if audience.only.is_empty() {
+                        let excluded: hashbrown::HashSet<&Username> = audience.except.iter().collect();
+                        members.users().filter(|user| !excluded.contains(user)).flat_map(connections_of).collect()
+                    } else {
+                        let named = audience.named();
+                        named.iter().flat_map(connections_of).collect()
+                    };
+                    let count = ids.len();
+                    (Recipients::Only(ids.into_iter().filter_map(listener_of).collect()), count)
+                }
+            }
+        };
+        if counts {
+            self.totals.delivered += connections as u64;
+        }
+        effects.push(Effect::Show { frame, to });
+    }
+
+    /// Puts a private frame before all connections of each user.
+    fn show_to_users(&mut self, users: &[Username], frame: Frame, counts: bool, effects: &mut Vec<Effect>) {
+        self.tick.0 += 1;
+        let mut listeners = Vec::new();
+        for name in users {
+            let Some(user) = self.users.get_mut(name) else { continue };
+            user.recent.push(self.tick, frame.clone());
+            if counts {
+                self.totals.delivered += user.connections.len() as u64;
+            }
+            listeners.extend(user.connections.iter().filter_map(|id| self.connections.get(id)?.listener));
+        }
+        effects.push(Effect::Show { frame, to: Recipients::Only(listeners) });
+    }
+
+    /// The users of a private message's audience that are in memory.
+    fn known(&self, audience: &Audience) -> Vec<Username> {
+        audience.named().into_iter().filter(|name| self.users.contains_key(name)).collect()
+    }
+
+    fn each_user(&mut self, names: &[Username], mut change: impl FnMut(&mut User)) {
+        for name in names {
+            if let Some(user) = self.users.get_mut(name) {
+                change(user);
+            }
+        }
+    }
+}
+
+/// The history's entry at a position, if memory holds it.
+fn logged_at(channel: &mut Channel, position: Option<Position>) -> Option<&mut Logged> {
+    let index = channel.history.binary_search_by_key(&position?, |logged| logged.position).ok()?;
+    channel.history.get_mut(index)
+}

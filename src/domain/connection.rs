@@ -1,0 +1,24 @@
+//! A connection: what the application gave a browser to listen with.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::frame::Tick;
+use super::names::{ChannelName, ListenerId, Username};
+
+/// A connection that is known.
+#[derive(Debug)]
+pub struct Connection {
+    /// Whose it is.
+    pub user: Username,
+    /// The channels it is a member of, in name order.
+    pub channels: BTreeSet<ChannelName>,
+    /// Its open socket or poll, if any.
+    pub listener: Option<ListenerId>,
+    /// What it was sent, up to the last time it listened.
+    pub seen: Tick,
+    /// When it is over unless it listens again; none while it listens, unless it was told to go.
+    pub expires: Option<Duration>,
+    /// How often it was opened, and since when that is counted.
+    pub opened: (Duration, u32),
+}

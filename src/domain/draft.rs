@@ -1,0 +1,236 @@
+//! The draft of a batch: operations add events to it one after the other, each seeing what memory
+//! holds. One that depends on another of the same draft waits for the next.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use uuid::Uuid;
+
+use super::channel::Logged;
+use super::event::Event;
+use super::message::Message;
+use super::names::{ChannelName, ConnectionId, Username};
+use super::position::Position;
+use super::router::Router;
+use super::timestamp::Moment;
+use super::user::INBOX_SIZE;
+
+/// Something that operations have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A channel.
+    Channel(ChannelName),
+    /// A user.
+    User(Username),
+    /// A connection.
+    Connection(ConnectionId),
+    /// The message of a uuid.
+    Message(Uuid),
+}
+
+/// How an operation uses what it has in common with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// Others may do so in the same batch: posting, joining.
+    Shared,
+    /// Nobody else may touch it in the same batch: creating, changing.
+    Exclusive,
+}
+
+/// Why an operation has no effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no such connection.
+    UnknownConnection,
+    /// There is no such user.
+    UnknownUser,
+    /// The connection id belongs to another user.
+    ForeignConnection,
+    /// The user's state would be larger than it may be.
+    StateTooLarge,
+}
+
+/// Why an operation is not decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undecided {
+    /// It depends on another of this draft: ask again with the next one.
+    Later,
+    /// It never will be.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Undecided {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What the log holds of a uuid, in one channel or as a private message.
+#[derive(Debug, Clone)]
+pub enum Held {
+    /// The message.
+    Message(Logged),
+    /// Its deletion.
+    Deletion(Position),
+}
+
+/// What the log holds of the uuids that a batch asked for, by uuid and channel (none: private).
+pub type HeldByUuid = HashMap<(Uuid, Option<ChannelName>), Held>;
+
+/// Most connections that one sweep ends.
+const SWEEP_STEP: usize = 500;
+/// Most channels and users that are trimmed in one batch.
+const TRIM_STEP: usize = 20;
+
+/// What an operation has added so far, to be able to take it back.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    events: usize,
+    reloads: usize,
+    head: Position,
+}
+
+/// The events of one batch, as they are being decided.
+pub struct Draft<'a> {
+    moment: Moment,
+    events: Vec<Event>,
+    reloads: Vec<ChannelName>,
+    head: Position,
+    /// Who touched what: one operation, or several.
+    touched: HashMap<Key, (Option<usize>, Touch)>,
+    operation: usize,
+    start: Mark,
+    /// What the present operation changed of what the log holds.
+    changed: HeldByUuid,
+    held: &'a HeldByUuid,
+}
+
+impl<'a> Draft<'a> {
+    /// An empty draft on top of what `router` shows. `held`: what the log holds of the uuids
+    /// that the operations named.
+    pub fn new(router: &Router, moment: Moment, held: &'a HeldByUuid) -> Self {
+        let head = router.head();
+        Self {
+            moment,
+            events: Vec::new(),
+            reloads: Vec::new(),
+            head,
+            touched: HashMap::new(),
+            operation: 0,
+            start: Mark { events: 0, reloads: 0, head },
+            changed: HashMap::new(),
+            held,
+        }
+    }
+
+    /// The next operation begins.
+    pub fn begin(&mut self) {
+        self.operation += 1;
+        self.start = Mark { events: self.events.len(), reloads: self.reloads.len(), head: self.head };
+        self.changed.clear();
+    }
+
+    /// Takes back all that the present operation added.
+    pub fn take_back(&mut self) {
+        self.events.truncate(self.start.events);
+        self.reloads.truncate(self.start.reloads);
+        self.head = self.start.head;
+        self.touched.retain(|_, (owner, _)| *owner != Some(self.operation));
+        self.changed.clear();
+    }
+
+    /// The present operation uses something; [`Undecided::Later`] if another does so too and one
+    /// of the two must be alone.
+    pub fn touch(&mut self, key: Key, touch: Touch) -> Result<(), Undecided> {
+        let (owner, held) = self.touched.entry(key).or_insert((Some(self.operation), touch));
+        if *owner != Some(self.operation) {
+            if touch == Touch::Exclusive || *held == Touch::Exclusive {
+                return Err(Undecided::Later);
+            }
+            *owner = None;
+        } else if touch == Touch::Exclusive {
+            *held = Touch::Exclusive;
+        }
+        Ok(())
+    }
+
+    /// Adds an event.
+    pub fn add(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    /// Gives out the next position, for the event that is added next.
+    pub fn next_position(&mut self) -> Position {
+        self.head = self.head.next();
+        self.head
+    }
+
+    /// A change that may bring older messages back into a channel's history.
+    pub fn reload(&mut self, channel: &ChannelName) {
+        self.reloads.push(channel.clone());
+    }
+
+    /// When this batch is decided.
+    pub fn moment(&self) -> Moment {
+        self.moment
+    }
+
+    /// Events added so far.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether no event was added.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// What the log holds of a uuid, as the present operation has changed it.
+    pub fn held(&self, router: &Router, channel: Option<&ChannelName>, uuid: Uuid) -> Option<Held> {
+        let key = (uuid, channel.cloned());
+        if let Some(held) = self.changed.get(&key) {
+            return Some(held.clone());
+        }
+        let in_memory = channel.and_then(|name| router.logged(name, uuid));
+        in_memory.cloned().map(Held::Message).or_else(|| self.held.get(&key).cloned())
+    }
+
+    /// The present operation changes what the log holds of a uuid.
+    pub fn hold(&mut self, channel: Option<&ChannelName>, uuid: Uuid, held: Held) {
+        self.changed.insert((uuid, channel.cloned()), held);
+    }
+
+    /// The present operation posts a message that another part of it may name.
+    pub fn hold_message(&mut self, position: Position, message: Arc<Message>) {
+        let logged = Logged { position, edit: None, committed: self.moment.micros(), message };
+        let channel = logged.message.channel.clone();
+        self.hold(channel.as_ref(), logged.message.uuid, Held::Message(logged));
+    }
+
+    /// Adds the end of each connection whose time is over; some may be left for the next sweep.
+    pub fn sweep(&mut self, router: &Router) -> Result<(), Undecided> {
+        for id in router.expired(self.moment, SWEEP_STEP) {
+            self.touch(Key::Connection(id), Touch::Exclusive)?;
+            self.add(Event::ConnectionEnded { id });
+        }
+        Ok(())
+    }
+
+    /// Adds the trimming of channels and inboxes that hold more than they should. It comes before
+    /// all that operations add, so that what they post is not counted.
+    pub fn trim(&mut self, router: &Router) {
+        for name in router.overfull_channels.iter().take(TRIM_STEP) {
+            if let Some(channel) = router.channel(name) {
+                self.events.push(Event::ChannelTrimmed { channel: name.clone(), keep: channel.settings.kept() });
+            }
+        }
+        for name in router.overfull_users.iter().take(TRIM_STEP) {
+            self.events.push(Event::InboxTrimmed { user: name.clone(), keep: INBOX_SIZE });
+        }
+    }
+
+    /// The events in order, and the channels whose history is to be read anew.
+    pub fn finish(self) -> (Vec<Event>, Vec<ChannelName>) {
+        (self.events, self.reloads)
+    }
+}

@@ -1,0 +1,151 @@
+//! Events: what was decided. The one vocabulary between deciding, keeping and showing: operations
+//! decide events, the store keeps those that last, the router applies them all.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::message::{Audience, Deletion, Edit, Message};
+use super::names::{ChannelName, ConnectionId, Username};
+use super::position::Position;
+use super::settings::ChannelSettings;
+use super::state::{Change, Profile};
+
+/// One fact. Those with a position are *logged*; [`Event::StateChanged`], and the others without
+/// one, are *ephemeral*; all else is *kept*.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A channel is there, with these settings; new or changed.
+    ChannelKept {
+        /// Its name.
+        name: ChannelName,
+        /// Its identity.
+        uuid: Uuid,
+        /// All of its settings.
+        settings: ChannelSettings,
+    },
+    /// A user is there, with this state; new or changed.
+    UserKept {
+        /// Its name.
+        name: Username,
+        /// Its identity.
+        uuid: Uuid,
+        /// All of its state.
+        profile: Profile,
+    },
+    /// Public keys of a user's state changed; its channels may be told.
+    StateChanged {
+        /// Whose state.
+        user: Username,
+        /// The public keys that changed.
+        changed: Arc<[Change]>,
+    },
+    /// The application let a listener in.
+    ConnectionOpened {
+        /// The new id.
+        id: ConnectionId,
+        /// Whose it is.
+        user: Username,
+    },
+    /// A connection is over, with all its subscriptions.
+    ConnectionEnded {
+        /// Which.
+        id: ConnectionId,
+    },
+    /// A connection became a member of a channel.
+    Subscribed {
+        /// Which connection.
+        id: ConnectionId,
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// A connection is no member any more.
+    Unsubscribed {
+        /// Which connection.
+        id: ConnectionId,
+        /// Which channel.
+        channel: ChannelName,
+    },
+    /// Something was said.
+    Posted {
+        /// Where it is logged, if it is.
+        position: Option<Position>,
+        /// What was said.
+        message: Arc<Message>,
+        /// The known users it is meant for, if it is private.
+        inboxes: Vec<Username>,
+    },
+    /// A message changed.
+    Edited {
+        /// Where the edit is logged, if it is.
+        position: Option<Position>,
+        /// What was asked for.
+        edit: Arc<Edit>,
+        /// Who may see it.
+        audience: Arc<Audience>,
+        /// The message that changed, if it is known.
+        original: Option<Original>,
+        /// The message afterwards, if it is known.
+        message: Option<Arc<Message>>,
+    },
+    /// A message is gone.
+    Deleted {
+        /// Where the deletion is logged, if it is.
+        position: Option<Position>,
+        /// What was asked for.
+        deletion: Arc<Deletion>,
+        /// Who may see it.
+        audience: Arc<Audience>,
+        /// The message that goes, if it is known.
+        original: Option<Original>,
+    },
+    /// The log keeps only the newest `keep` messages of a channel.
+    ChannelTrimmed {
+        /// Which channel.
+        channel: ChannelName,
+        /// How many messages stay.
+        keep: u32,
+    },
+    /// The log keeps only the newest private messages of a user.
+    InboxTrimmed {
+        /// Whose.
+        user: Username,
+        /// How many messages stay.
+        keep: u32,
+    },
+    /// A user is no more: no state, no inbox.
+    UserForgotten {
+        /// Who.
+        name: Username,
+    },
+}
+
+/// Where the log holds what an edit or deletion is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Original {
+    /// The message, or its earlier deletion.
+    pub position: Position,
+    /// The message's latest edit.
+    pub edit: Option<Position>,
+}
+
+impl Event {
+    /// Where it is logged, if it is.
+    pub fn position(&self) -> Option<Position> {
+        match self {
+            Self::Posted { position, .. } | Self::Edited { position, .. } | Self::Deleted { position, .. } => *position,
+            _ => None,
+        }
+    }
+
+    /// Whether the store has anything to do with it.
+    pub fn is_durable(&self) -> bool {
+        match self {
+            Self::Posted { position, .. } | Self::Edited { position, .. } | Self::Deleted { position, .. } => {
+                position.is_some()
+            }
+            Self::StateChanged { .. } => false,
+            _ => true,
+        }
+    }
+}

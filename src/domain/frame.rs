@@ -1,0 +1,203 @@
+//! Frames: what is put before a listener, and the recent ones that memory still holds.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use chrono::NaiveDateTime;
+use uuid::Uuid;
+
+use super::message::{Audience, Deletion, Edit, Message};
+use super::names::{ChannelName, Username};
+use super::position::Position;
+use super::state::{Change, Profile};
+
+/// The place of a frame in the order in which this process showed things; 0 is before all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(pub u64);
+
+/// One thing put before a listener. A clone shares the contents.
+#[derive(Debug, Clone)]
+pub enum Frame {
+    /// Something was said.
+    Message {
+        /// Where it is logged, if it is.
+        position: Option<Position>,
+        /// What was said.
+        message: Arc<Message>,
+    },
+    /// A message changed.
+    Edit {
+        /// Where the edit is logged, if it is.
+        position: Option<Position>,
+        /// What changed.
+        edit: Arc<Edit>,
+        /// Who may see it: the message's audience where that is known.
+        audience: Arc<Audience>,
+    },
+    /// A message is gone.
+    Deletion {
+        /// Where the deletion is logged, if it is.
+        position: Option<Position>,
+        /// Which message.
+        deletion: Arc<Deletion>,
+        /// Who may see it: the message's audience where that is known.
+        audience: Arc<Audience>,
+    },
+    /// A user came or went.
+    Presence(Arc<Presence>),
+    /// A user's public state changed.
+    StateChange(Arc<StateChange>),
+}
+
+/// A user came into a channel or left it; every member but that user is told.
+#[derive(Debug)]
+pub struct Presence {
+    /// The frame's identity.
+    pub uuid: Uuid,
+    /// Where.
+    pub channel: ChannelName,
+    /// Who.
+    pub user: Username,
+    /// The public state of who joined; none for who parted.
+    pub joined: Option<Profile>,
+    /// All members afterwards, where the channel's settings ask for them.
+    pub members: Vec<(Username, Profile)>,
+    /// When.
+    pub time: NaiveDateTime,
+}
+
+/// Public keys of a user's state changed; the members of a channel are told.
+#[derive(Debug)]
+pub struct StateChange {
+    /// The frame's identity.
+    pub uuid: Uuid,
+    /// Where it is told.
+    pub channel: ChannelName,
+    /// Whose state.
+    pub user: Username,
+    /// The state afterwards.
+    pub profile: Profile,
+    /// The public keys that changed.
+    pub changed: Arc<[Change]>,
+    /// When.
+    pub time: NaiveDateTime,
+}
+
+impl Frame {
+    /// Whether nobody among the members is left out.
+    pub fn is_for_everyone(&self) -> bool {
+        !matches!(self, Self::Presence(_)) && self.audience().is_everyone()
+    }
+
+    /// Whether `user`, a member, may see it.
+    pub fn admits(&self, user: &Username) -> bool {
+        match self {
+            Self::Presence(presence) => presence.user != *user,
+            _ => self.audience().admits(user),
+        }
+    }
+
+    /// Who may see it, of the members or of the users it is meant for.
+    pub fn audience(&self) -> &Audience {
+        static EVERYONE: Audience = Audience { only: Vec::new(), except: Vec::new() };
+        match self {
+            Self::Message { message, .. } => &message.audience,
+            Self::Edit { audience, .. } | Self::Deletion { audience, .. } => audience,
+            Self::Presence(_) | Self::StateChange(_) => &EVERYONE,
+        }
+    }
+
+    /// The message it is about, if any.
+    fn message_uuid(&self) -> Option<Uuid> {
+        match self {
+            Self::Message { message, .. } => Some(message.uuid),
+            _ => None,
+        }
+    }
+
+    /// About how many bytes it keeps alive.
+    fn weight(&self) -> usize {
+        const FIXED: usize = 256;
+        let body = match self {
+            Self::Message { message, .. } => message.body.as_ref(),
+            Self::Edit { edit, .. } => edit.body.as_ref(),
+            _ => None,
+        };
+        FIXED + body.map_or(0, |body| body.get().len())
+    }
+}
+
+/// Most bytes of frames that memory holds for one channel or user; the newest frame always stays.
+const MAX_BYTES: usize = 256 * 1024;
+
+/// The newest frames of a channel or of a user's inbox, for listeners that come back: bounded in
+/// count and bytes, oldest first.
+#[derive(Debug)]
+pub struct RecentFrames {
+    frames: VecDeque<(Tick, Frame)>,
+    bytes: usize,
+    max_count: usize,
+}
+
+impl RecentFrames {
+    /// Holds at most `max_count` frames.
+    pub fn new(max_count: usize) -> Self {
+        Self { frames: VecDeque::new(), bytes: 0, max_count }
+    }
+
+    /// Adds the newest frame; the oldest go where a limit is passed.
+    pub fn push(&mut self, tick: Tick, frame: Frame) {
+        self.bytes += frame.weight();
+        self.frames.push_back((tick, frame));
+        while self.frames.len() > self.max_count || self.bytes > MAX_BYTES && self.frames.len() > 1 {
+            if let Some((_, oldest)) = self.frames.pop_front() {
+                self.bytes -= oldest.weight();
+            }
+        }
+    }
+
+    /// Frames later than `seen`, oldest first.
+    pub fn after(&self, seen: Tick) -> impl Iterator<Item = &Frame> {
+        let start = self.frames.partition_point(|(tick, _)| *tick <= seen);
+        self.frames.range(start..).map(|(_, frame)| frame)
+    }
+
+    /// The message of that uuid, if its frame is still held.
+    pub fn message(&self, uuid: Uuid) -> Option<&Arc<Message>> {
+        self.frames.iter().rev().find_map(|(_, frame)| match frame {
+            Frame::Message { message, .. } if message.uuid == uuid => Some(message),
+            _ => None,
+        })
+    }
+
+    /// Shows the message as it is now to whoever comes back.
+    pub fn replace(&mut self, changed: &Arc<Message>) {
+        for (_, frame) in &mut self.frames {
+            if let Frame::Message { message, .. } = frame
+                && message.uuid == changed.uuid
+            {
+                let size = |message: &Message| message.body.as_ref().map_or(0, |body| body.get().len());
+                self.bytes = self.bytes + size(changed) - size(message);
+                *message = changed.clone();
+            }
+        }
+    }
+
+    /// Takes the message back.
+    pub fn remove(&mut self, uuid: Uuid) {
+        let bytes = &mut self.bytes;
+        self.frames.retain(|(_, frame)| {
+            let goes = frame.message_uuid() == Some(uuid);
+            if goes {
+                *bytes -= frame.weight();
+            }
+            !goes
+        });
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.bytes = 0;
+    }
+}

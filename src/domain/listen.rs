@@ -1,0 +1,110 @@
+//! How listeners come and go: a connection's open socket or poll, what it missed, and when a
+//! connection is over.
+
+use std::time::Duration;
+
+use super::frame::{Frame, Tick};
+use super::names::{ConnectionId, ListenerId};
+use super::router::Router;
+use super::timestamp::Moment;
+
+/// How a listener went away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// The client closed its socket: the connection is over at the next sweep.
+    Closed,
+    /// The socket was lost, the poll ended, or the server closed it: the connection may be opened
+    /// again during the grace time.
+    Lost,
+}
+
+impl Router {
+    /// The open listener of a connection.
+    pub fn listener_of(&self, id: ConnectionId) -> Option<ListenerId> {
+        self.connections.get(&id)?.listener
+    }
+
+    /// Counts an opening of a connection; false if there were `rate` within a second already. A
+    /// connection that is not known may be opened: that is told otherwise.
+    pub fn may_attach(&mut self, id: ConnectionId, rate: u32, moment: Moment) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return true };
+        let (since, count) = &mut connection.opened;
+        if moment.elapsed.saturating_sub(*since) >= Duration::from_secs(1) {
+            (*since, *count) = (moment.elapsed, 0);
+        }
+        *count += 1;
+        *count <= rate
+    }
+
+    /// A connection begins to listen; it must have no other listener. Gives the frames that it
+    /// missed and memory still holds: channel by channel in name order, then private ones. None
+    /// if there is no such connection.
+    pub fn attach(&mut self, id: ConnectionId, listener: ListenerId) -> Option<Vec<Frame>> {
+        let connection = self.connections.get_mut(&id)?;
+        connection.listener = Some(listener);
+        if let Some(expires) = connection.expires.take() {
+            self.expiring.remove(&(expires, id));
+        }
+        let mut missed = Vec::new();
+        for name in &connection.channels {
+            let Some(channel) = self.channels.get_mut(name) else { continue };
+            channel.members.attach(listener);
+            let frames = channel.recent.after(connection.seen);
+            missed.extend(frames.filter(|frame| frame.admits(&connection.user)).cloned());
+        }
+        if let Some(user) = self.users.get(&connection.user) {
+            missed.extend(user.recent.after(connection.seen).cloned());
+        }
+        Some(missed)
+    }
+
+    /// A connection listens no more; it was sent everything up to `seen`.
+    pub fn detach(&mut self, id: ConnectionId, listener: ListenerId, seen: Tick, how: Departure, moment: Moment) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.listener != Some(listener) {
+            return;
+        }
+        connection.listener = None;
+        connection.seen = seen;
+        for name in &connection.channels {
+            if let Some(channel) = self.channels.get_mut(name) {
+                channel.members.detach(listener);
+            }
+        }
+        let expires = match how {
+            Departure::Closed => moment.elapsed,
+            Departure::Lost => moment.elapsed + self.grace,
+        };
+        self.expire(id, expires);
+    }
+
+    /// The client is done with a connection: it is over at the next sweep. False if there is none.
+    pub fn dismiss(&mut self, id: ConnectionId, moment: Moment) -> bool {
+        let known = self.connections.contains_key(&id);
+        if known {
+            self.expire(id, moment.elapsed);
+        }
+        known
+    }
+
+    /// A connection is over at that time, or at the one already set if that is sooner.
+    fn expire(&mut self, id: ConnectionId, at: Duration) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let at = match connection.expires {
+            Some(sooner) if sooner <= at => return,
+            Some(later) => {
+                self.expiring.remove(&(later, id));
+                at
+            }
+            None => at,
+        };
+        connection.expires = Some(at);
+        self.expiring.insert((at, id));
+    }
+
+    /// Connections that are over by now, at most `limit`.
+    pub fn expired(&self, moment: Moment, limit: usize) -> Vec<ConnectionId> {
+        let due = self.expiring.iter().take_while(|(at, _)| *at <= moment.elapsed);
+        due.take(limit).map(|(_, id)| *id).collect()
+    }
+}

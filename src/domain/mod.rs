@@ -1,0 +1,29 @@
+//! What Channelstream is about, pure: no clock, no randomness, no async, no engine, no JSON of
+//! ours. Operations decide events against the router; the router applies them and says what is
+//! to be shown. The modules stand bottom-up.
+
+pub mod names;
+pub mod position;
+pub mod timestamp;
+
+pub mod message;
+pub mod settings;
+pub mod state;
+
+pub mod event;
+pub mod frame;
+
+pub mod channel;
+pub mod connection;
+pub mod user;
+
+pub mod view;
+
+pub mod router;
+
+mod apply;
+pub mod listen;
+
+pub mod draft;
+
+pub mod operation;

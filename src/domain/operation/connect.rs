@@ -1,0 +1,119 @@
+//! `/connect`: lets a listener in.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use uuid::Uuid;
+
+use super::Operation;
+use super::subscribe::add_subscriptions;
+use crate::domain::draft::{Draft, Key, Refusal, Touch, Undecided};
+use crate::domain::event::Event;
+use crate::domain::names::{ChannelName, ConnectionId, Username};
+use crate::domain::position::Position;
+use crate::domain::router::{Needs, Router};
+use crate::domain::settings::SettingsPatch;
+use crate::domain::state::{Profile, PublicKeys, UserState};
+use crate::domain::timestamp::Moment;
+use crate::domain::view::{ChannelsView, InfoOptions};
+
+/// A user comes with a new connection, or brings more channels to one it has.
+#[derive(Debug)]
+pub struct Connect {
+    /// Who.
+    pub user: Username,
+    /// The identity of the user, if it is new.
+    pub user_uuid: Uuid,
+    /// The connection's id: the one asked for, or a new one.
+    pub id: ConnectionId,
+    /// The channels to become a member of, as given.
+    pub channels: Vec<ChannelName>,
+    /// The identities of these channels, if they are new.
+    pub channel_uuids: Vec<Uuid>,
+    /// State for a user that is new.
+    pub fresh_user_state: UserState,
+    /// State merged every time; nobody is told.
+    pub user_state: UserState,
+    /// Replaces the user's public keys every time.
+    pub public_keys: PublicKeys,
+    /// Settings for channels that this creates.
+    pub channel_configs: HashMap<ChannelName, SettingsPatch>,
+    /// What the answer shows.
+    pub info: InfoOptions,
+}
+
+/// The answer to a [`Connect`].
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection's id.
+    pub id: ConnectionId,
+    /// Whose it is.
+    pub user: Username,
+    /// The user's state and public keys.
+    pub profile: Profile,
+    /// The channels asked for, sorted.
+    pub channels: Vec<ChannelName>,
+    /// These channels and their members.
+    pub view: ChannelsView,
+    /// The head of the log at this moment.
+    pub head: Position,
+}
+
+impl Operation for Connect {
+    type Outcome = Connected;
+
+    fn needs(&self, _router: &Router, needs: &mut Needs) {
+        needs.users.insert(self.user.clone());
+        needs.channels.extend(self.channels.iter().cloned());
+    }
+
+    fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
+        draft.touch(Key::Connection(self.id), Touch::Exclusive)?;
+        let connection = router.connection(self.id);
+        if connection.is_some_and(|connection| connection.user != self.user) {
+            return Err(Refusal::ForeignConnection.into());
+        }
+        self.decide_user(router, draft)?;
+        if connection.is_none() {
+            draft.add(Event::ConnectionOpened { id: self.id, user: self.user.clone() });
+        }
+        let current = connection.map(|connection| &connection.channels);
+        let wanted = self.channels.iter().zip(&self.channel_uuids);
+        add_subscriptions(self.id, current, wanted, &self.channel_configs, router, draft)
+    }
+
+    fn outcome(mut self, router: &Router, moment: Moment) -> Connected {
+        self.channels.sort_unstable();
+        let view = router.view(&self.channels, &self.info, Some(&self.user), moment);
+        let profile = router.user(&self.user).map(|user| user.profile.clone()).unwrap_or_default();
+        Connected { id: self.id, user: self.user, profile, channels: self.channels, view, head: router.head() }
+    }
+}
+
+impl Connect {
+    fn decide_user(&self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
+        let known = router.user(&self.user);
+        let key = Key::User(self.user.clone());
+        if let Some(user) = known {
+            let same_keys = user.profile.public_keys == self.public_keys;
+            if same_keys && self.user_state.iter().next().is_none() {
+                return draft.touch(key, Touch::Shared);
+            }
+        }
+        draft.touch(key, Touch::Exclusive)?;
+        let mut state = match known {
+            Some(user) => UserState::clone(&user.profile.state),
+            None => self.fresh_user_state.clone(),
+        };
+        state.merge(&self.user_state);
+        if state.is_too_large() {
+            return Err(Refusal::StateTooLarge.into());
+        }
+        draft.add(Event::UserKept {
+            name: self.user.clone(),
+            uuid: known.map_or(self.user_uuid, |user| user.uuid),
+            profile: Profile { state: Arc::new(state), public_keys: self.public_keys.clone() },
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,79 @@
+//! `DELETE /message`: takes messages back.
+
+use std::sync::Arc;
+
+use super::Operation;
+use super::edit::{Receipt, has_target, need_original, recent_message, touch};
+use crate::domain::draft::{Draft, Held, Undecided};
+use crate::domain::event::{Event, Original};
+use crate::domain::message::Deletion;
+use crate::domain::position::Position;
+use crate::domain::router::{Needs, Router};
+use crate::domain::timestamp::Moment;
+
+/// One message to delete.
+pub type DeleteOne = Arc<Deletion>;
+
+/// Messages go, in the order given.
+#[derive(Debug)]
+pub struct Delete {
+    /// The deletions.
+    pub deletions: Vec<DeleteOne>,
+    /// Where each is logged; filled while deciding.
+    pub positions: Vec<Option<Position>>,
+}
+
+impl Operation for Delete {
+    type Outcome = Vec<(DeleteOne, Receipt)>;
+
+    fn needs(&self, router: &Router, needs: &mut Needs) {
+        for deletion in &self.deletions {
+            need_original(deletion.channel.as_ref(), &deletion.audience, deletion.uuid, router, needs);
+        }
+    }
+
+    fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
+        self.positions.clear();
+        for deletion in &self.deletions {
+            self.positions.push(decide_one(deletion, router, draft)?);
+        }
+        Ok(())
+    }
+
+    fn outcome(self, _router: &Router, _moment: Moment) -> Self::Outcome {
+        self.deletions.into_iter().zip(self.positions).collect()
+    }
+}
+
+fn decide_one(deletion: &DeleteOne, router: &Router, draft: &mut Draft) -> Result<Receipt, Undecided> {
+    let channel = deletion.channel.as_ref();
+    if !has_target(channel, &deletion.audience) {
+        return Ok(None);
+    }
+    touch(channel, &deletion.audience, deletion.uuid, draft)?;
+    let held = draft.held(router, channel, deletion.uuid);
+    let logs = channel.is_some_and(|name| router.channel(name).is_some_and(|channel| channel.settings.logs()));
+    let position = (logs || held.is_some()).then(|| draft.next_position());
+    let (original, audience) = match &held {
+        Some(Held::Message(logged)) => {
+            let original = Original { position: logged.position, edit: logged.edit };
+            (Some(original), logged.message.audience.clone())
+        }
+        Some(Held::Deletion(earlier)) => (Some(Original { position: *earlier, edit: None }), deletion.audience.clone()),
+        None => {
+            let recent = recent_message(channel, &deletion.audience, deletion.uuid, router);
+            (None, recent.map_or(&deletion.audience, |message| &message.audience).clone())
+        }
+    };
+    if let Some(name) = channel
+        && matches!(held, Some(Held::Message(_)))
+        && router.channel(name).is_some_and(|channel| channel.has_older())
+    {
+        draft.reload(name);
+    }
+    if let Some(position) = position {
+        draft.hold(channel, deletion.uuid, Held::Deletion(position));
+    }
+    draft.add(Event::Deleted { position, deletion: deletion.clone(), audience: Arc::new(audience), original });
+    Ok(position)
+}

@@ -1,0 +1,143 @@
+//! `PATCH /message`: changes messages.
+
+use std::sync::Arc;
+
+use super::Operation;
+use crate::domain::draft::{Draft, Held, Key, Touch, Undecided};
+use crate::domain::event::{Event, Original};
+use crate::domain::message::{Audience, Edit, Message};
+use crate::domain::names::{ChannelName, Username};
+use crate::domain::position::Position;
+use crate::domain::router::{Needs, Router};
+use crate::domain::timestamp::Moment;
+use uuid::Uuid;
+
+/// Messages change, in the order given.
+#[derive(Debug)]
+pub struct EditMessages {
+    /// The edits.
+    pub edits: Vec<Arc<Edit>>,
+    /// Where each is logged; filled while deciding.
+    pub positions: Vec<Option<Position>>,
+}
+
+/// Where what was asked for is logged, if it is; one per element of the request.
+pub type Receipt = Option<Position>;
+
+impl Operation for EditMessages {
+    type Outcome = Vec<(Arc<Edit>, Receipt)>;
+
+    fn needs(&self, router: &Router, needs: &mut Needs) {
+        for edit in &self.edits {
+            need_original(edit.channel.as_ref(), &edit.audience, edit.uuid, router, needs);
+        }
+    }
+
+    fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
+        self.positions.clear();
+        for edit in &self.edits {
+            self.positions.push(decide_one(edit, router, draft)?);
+        }
+        Ok(())
+    }
+
+    fn outcome(self, _router: &Router, _moment: Moment) -> Self::Outcome {
+        self.edits.into_iter().zip(self.positions).collect()
+    }
+}
+
+fn decide_one(edit: &Arc<Edit>, router: &Router, draft: &mut Draft) -> Result<Receipt, Undecided> {
+    if !has_target(edit.channel.as_ref(), &edit.audience) {
+        return Ok(None);
+    }
+    touch(edit.channel.as_ref(), &edit.audience, edit.uuid, draft)?;
+    let event = match draft.held(router, edit.channel.as_ref(), edit.uuid) {
+        Some(Held::Message(mut logged)) => {
+            let position = draft.next_position();
+            let original = Original { position: logged.position, edit: logged.edit };
+            let message = Arc::new(edit.applied_to(&logged.message));
+            logged.message = message.clone();
+            logged.edit = Some(position);
+            draft.hold(edit.channel.as_ref(), edit.uuid, Held::Message(logged));
+            Event::Edited {
+                position: Some(position),
+                edit: edit.clone(),
+                audience: Arc::new(message.audience.clone()),
+                original: Some(original),
+                message: Some(message),
+            }
+        }
+        Some(Held::Deletion(_)) | None => {
+            let recent = recent_message(edit.channel.as_ref(), &edit.audience, edit.uuid, router);
+            let message = recent.map(|message| Arc::new(edit.applied_to(message)));
+            let audience = recent.map_or(&edit.audience, |message| &message.audience);
+            Event::Edited {
+                position: None,
+                edit: edit.clone(),
+                audience: Arc::new(audience.clone()),
+                original: None,
+                message,
+            }
+        }
+    };
+    let position = event.position();
+    draft.add(event);
+    Ok(position)
+}
+
+/// Whether a request about a message says where it is.
+pub(super) fn has_target(channel: Option<&ChannelName>, audience: &Audience) -> bool {
+    channel.is_some() || !audience.only.is_empty()
+}
+
+/// Adds what a request about a message needs: where it is, and the message if memory lacks it.
+pub(super) fn need_original(
+    channel: Option<&ChannelName>,
+    audience: &Audience,
+    uuid: Uuid,
+    router: &Router,
+    needs: &mut Needs,
+) {
+    match channel {
+        Some(name) => {
+            needs.channels.insert(name.clone());
+            if router.logged(name, uuid).is_none() {
+                needs.uuids.insert(uuid);
+            }
+        }
+        None => {
+            needs.users.extend(audience.only.iter().cloned());
+            needs.uuids.insert(uuid);
+        }
+    }
+}
+
+/// Keeps apart what must not meet in one batch.
+pub(super) fn touch(
+    channel: Option<&ChannelName>,
+    audience: &Audience,
+    uuid: Uuid,
+    draft: &mut Draft,
+) -> Result<(), Undecided> {
+    draft.touch(Key::Message(uuid), Touch::Exclusive)?;
+    match channel {
+        Some(name) => draft.touch(Key::Channel(name.clone()), Touch::Shared),
+        None => audience.only.iter().try_for_each(|name| draft.touch(Key::User(name.clone()), Touch::Shared)),
+    }
+}
+
+/// A message that is not logged but still among the recent frames.
+pub(super) fn recent_message<'a>(
+    channel: Option<&ChannelName>,
+    audience: &Audience,
+    uuid: Uuid,
+    router: &'a Router,
+) -> Option<&'a Arc<Message>> {
+    match channel {
+        Some(name) => router.channel(name)?.recent.message(uuid),
+        None => {
+            let of_user = |name: &Username| router.user(name)?.recent.message(uuid);
+            audience.only.iter().find_map(of_user)
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `POST /message`: says something in channels or to users.
+
+use std::sync::Arc;
+
+use super::Operation;
+use crate::domain::draft::{Draft, Held, Key, Touch, Undecided};
+use crate::domain::event::Event;
+use crate::domain::message::Message;
+use crate::domain::names::Username;
+use crate::domain::position::Position;
+use crate::domain::router::{Needs, Router};
+use crate::domain::timestamp::Moment;
+
+/// One message to post.
+#[derive(Debug)]
+pub struct PostOne {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Whether the back end chose its uuid, which then is an idempotency key.
+    pub uuid_given: bool,
+}
+
+/// Messages are posted, in their order.
+#[derive(Debug)]
+pub struct Post {
+    /// The messages.
+    pub messages: Vec<PostOne>,
+    /// What became of each; filled while deciding.
+    pub posted: Vec<Posted>,
+}
+
+/// What became of one message.
+#[derive(Debug, Clone)]
+pub struct Posted {
+    /// As it was accepted, or as it is stored already.
+    pub message: Arc<Message>,
+    /// Where it is logged, if it is.
+    pub position: Option<Position>,
+    /// Whether the log held that uuid already, so that nothing was added.
+    pub duplicate: bool,
+}
+
+impl Operation for Post {
+    type Outcome = Vec<Posted>;
+
+    fn needs(&self, _router: &Router, needs: &mut Needs) {
+        for PostOne { message, uuid_given } in &self.messages {
+            match &message.channel {
+                Some(channel) => needs.channels.extend([channel.clone()]),
+                None => needs.users.extend(message.audience.only.iter().cloned()),
+            }
+            if *uuid_given {
+                needs.uuids.insert(message.uuid);
+            }
+        }
+    }
+
+    fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
+        self.posted.clear();
+        for one in &self.messages {
+            if let Some(posted) = decide_one(one, router, draft)? {
+                self.posted.push(posted);
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome(self, _router: &Router, _moment: Moment) -> Vec<Posted> {
+        self.posted
+    }
+}
+
+/// None: the message has no target and is dropped.
+fn decide_one(one: &PostOne, router: &Router, draft: &mut Draft) -> Result<Option<Posted>, Undecided> {
+    let message = &one.message;
+    let (logs, inboxes) = match &message.channel {
+        Some(name) => {
+            draft.touch(Key::Channel(name.clone()), Touch::Shared)?;
+            (router.channel(name).is_some_and(|channel| channel.settings.logs()), Vec::new())
+        }
+        None if message.audience.only.is_empty() => return Ok(None),
+        None => {
+            let inboxes = known_users(message, router);
+            for name in &inboxes {
+                draft.touch(Key::User(name.clone()), Touch::Shared)?;
+            }
+            (!inboxes.is_empty(), inboxes)
+        }
+    };
+    if !logs || message.no_history {
+        draft.add(Event::Posted { position: None, message: message.clone(), inboxes });
+        return Ok(Some(Posted { message: message.clone(), position: None, duplicate: false }));
+    }
+    if one.uuid_given {
+        draft.touch(Key::Message(message.uuid), Touch::Exclusive)?;
+        match draft.held(router, message.channel.as_ref(), message.uuid) {
+            Some(Held::Message(logged)) => {
+                let position = Some(logged.position);
+                return Ok(Some(Posted { message: logged.message, position, duplicate: true }));
+            }
+            Some(Held::Deletion(position)) => {
+                return Ok(Some(Posted { message: message.clone(), position: Some(position), duplicate: true }));
+            }
+            None => {}
+        }
+    }
+    let position = draft.next_position();
+    if one.uuid_given {
+        draft.hold_message(position, message.clone());
+    }
+    draft.add(Event::Posted { position: Some(position), message: message.clone(), inboxes });
+    Ok(Some(Posted { message: message.clone(), position: Some(position), duplicate: false }))
+}
+
+/// The users a private message reaches.
+fn known_users(message: &Message, router: &Router) -> Vec<Username> {
+    message.audience.named().into_iter().filter(|name| router.user(name).is_some()).collect()
+}
+
+impl Post {
+    /// What the messages touch, for keeping order with those that are on their way.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.messages.iter().flat_map(|one| {
+            let users = if one.message.channel.is_none() { one.message.audience.only.as_slice() } else { &[] };
+            let channel = one.message.channel.iter().cloned().map(Key::Channel);
+            channel.chain(users.iter().cloned().map(Key::User))
+        })
+    }
+
+    /// Whether nothing of it is logged and all that it needs is in memory, so that no store is
+    /// asked and nothing but memory changes.
+    pub fn is_ephemeral(&self, router: &Router) -> bool {
+        self.messages.iter().all(|one| match &one.message.channel {
+            Some(name) => {
+                let logs = router.channel(name).is_some_and(|channel| channel.settings.logs());
+                router.knows_channel(name) && (one.message.no_history || !logs)
+            }
+            None => {
+                let mut users = one.message.audience.only.iter();
+                users.clone().all(|name| router.knows_user(name))
+                    && (one.message.no_history || !users.any(|name| router.user(name).is_some()))
+            }
+        })
+    }
+}

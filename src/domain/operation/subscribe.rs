@@ -1,0 +1,106 @@
+//! `/subscribe`: adds channels to a connection.
+
+use std::collections::BTreeSet;
+
+use hashbrown::{HashMap, HashSet};
+use uuid::Uuid;
+
+use super::Operation;
+use crate::domain::draft::{Draft, Key, Refusal, Touch, Undecided};
+use crate::domain::event::Event;
+use crate::domain::names::{ChannelName, ConnectionId};
+use crate::domain::router::{Needs, Router};
+use crate::domain::settings::{ChannelSettings, SettingsPatch};
+use crate::domain::timestamp::Moment;
+use crate::domain::view::{ChannelsView, InfoOptions};
+
+/// A connection becomes a member of more channels.
+#[derive(Debug)]
+pub struct Subscribe {
+    /// Which connection.
+    pub id: ConnectionId,
+    /// The channels, as given.
+    pub channels: Vec<ChannelName>,
+    /// The identities of these channels, if they are new.
+    pub channel_uuids: Vec<Uuid>,
+    /// Settings for channels that this creates.
+    pub channel_configs: HashMap<ChannelName, SettingsPatch>,
+    /// What the answer shows.
+    pub info: InfoOptions,
+    /// Real changes, sorted; filled while deciding.
+    pub added: Vec<ChannelName>,
+}
+
+/// The answer to a [`Subscribe`].
+#[derive(Debug)]
+pub struct Subscribed {
+    /// All memberships afterwards, sorted.
+    pub channels: Vec<ChannelName>,
+    /// These channels and their members.
+    pub view: ChannelsView,
+    /// Real changes, sorted.
+    pub added: Vec<ChannelName>,
+}
+
+impl Operation for Subscribe {
+    type Outcome = Subscribed;
+
+    fn needs(&self, _router: &Router, needs: &mut Needs) {
+        needs.channels.extend(self.channels.iter().cloned());
+    }
+
+    fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
+        draft.touch(Key::Connection(self.id), Touch::Exclusive)?;
+        let connection = router.connection(self.id).ok_or(Refusal::UnknownConnection)?;
+        let added: BTreeSet<_> = self.channels.iter().filter(|name| !connection.channels.contains(*name)).collect();
+        self.added = added.into_iter().cloned().collect();
+        let wanted = self.channels.iter().zip(&self.channel_uuids);
+        add_subscriptions(self.id, Some(&connection.channels), wanted, &self.channel_configs, router, draft)
+    }
+
+    fn outcome(self, router: &Router, moment: Moment) -> Subscribed {
+        let (channels, view) = membership(self.id, &self.info, router, moment);
+        Subscribed { channels, view, added: self.added }
+    }
+}
+
+/// Adds the events that make a connection a member of channels it is not in yet; creates those
+/// that do not exist.
+pub(super) fn add_subscriptions<'a>(
+    id: ConnectionId,
+    current: Option<&BTreeSet<ChannelName>>,
+    wanted: impl Iterator<Item = (&'a ChannelName, &'a Uuid)>,
+    configs: &HashMap<ChannelName, SettingsPatch>,
+    router: &Router,
+    draft: &mut Draft,
+) -> Result<(), Undecided> {
+    let mut seen = HashSet::new();
+    for (name, uuid) in wanted {
+        if !seen.insert(name) || current.is_some_and(|channels| channels.contains(name)) {
+            continue;
+        }
+        let key = Key::Channel(name.clone());
+        if router.channel(name).is_some() {
+            draft.touch(key, Touch::Shared)?;
+        } else {
+            draft.touch(key, Touch::Exclusive)?;
+            let default = ChannelSettings::default();
+            let settings = configs.get(name).map_or_else(|| default.clone(), |patch| patch.applied_to(&default));
+            draft.add(Event::ChannelKept { name: name.clone(), uuid: *uuid, settings });
+        }
+        draft.add(Event::Subscribed { id, channel: name.clone() });
+    }
+    Ok(())
+}
+
+/// All channels of a connection and what its user may know of them.
+pub(super) fn membership(
+    id: ConnectionId,
+    info: &InfoOptions,
+    router: &Router,
+    moment: Moment,
+) -> (Vec<ChannelName>, ChannelsView) {
+    let Some(connection) = router.connection(id) else { return Default::default() };
+    let view = router.view(&connection.channels, info, Some(&connection.user), moment);
+    (connection.channels.iter().cloned().collect(), view)
+}

@@ -1,0 +1,388 @@
+//! The router: all live state. This file holds the state itself, what may be asked of it, and what
+//! is in memory at all; `apply` changes it by events, `listen` by listeners that come and go.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+use uuid::Uuid;
+
+use super::channel::{Channel, Logged};
+use super::connection::Connection;
+use super::frame::{Frame, Tick};
+use super::names::{ChannelName, ConnectionId, ListenerId, Username};
+use super::position::Position;
+use super::state::Profile;
+use super::timestamp::Moment;
+use super::user::User;
+use super::view::{ChannelView, ChannelsView, InfoOptions};
+
+/// What nobody is in, and nobody asked for during this time, leaves memory.
+const IDLE: Duration = Duration::from_secs(60);
+/// Most names that are remembered as not stored, of each kind.
+const MAX_ABSENT: usize = 100_000;
+/// Most things looked at in one go while unloading.
+const UNLOAD_STEP: usize = 1_000;
+
+/// What the outside has to do after a change.
+#[derive(Debug)]
+pub enum Effect {
+    /// A frame goes to listeners.
+    Show {
+        /// The frame.
+        frame: Frame,
+        /// To whom.
+        to: Recipients,
+    },
+    /// A listener's connection is over.
+    End(ListenerId),
+}
+
+/// Who gets a frame.
+#[derive(Debug)]
+pub enum Recipients {
+    /// All who listen in a channel, but for some.
+    Members {
+        /// Which channel.
+        channel: ChannelName,
+        /// Who is left out, sorted.
+        except: Vec<ListenerId>,
+    },
+    /// These, once each.
+    Only(Vec<ListenerId>),
+}
+
+/// What happened since the start, as the stock server counts it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    /// Messages that were posted with a target.
+    pub posted: u64,
+    /// Messages times the connections they went to.
+    pub delivered: u64,
+}
+
+/// What an operation must find in memory before it can be decided.
+#[derive(Debug, Default)]
+pub struct Needs {
+    /// Channels, if they exist.
+    pub channels: HashSet<ChannelName>,
+    /// Users, if they exist.
+    pub users: HashSet<Username>,
+    /// Messages and deletions of these uuids that the log holds.
+    pub uuids: HashSet<Uuid>,
+}
+
+impl Needs {
+    /// Whether nothing is missing.
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.users.is_empty() && self.uuids.is_empty()
+    }
+}
+
+#[derive(Debug)]
+enum Resident {
+    Channel(ChannelName),
+    User(Username),
+}
+
+/// All live state. It names no clock and no socket: moments come in, effects go out.
+pub struct Router {
+    pub(super) channels: HashMap<ChannelName, Channel>,
+    pub(super) users: HashMap<Username, User>,
+    pub(super) connections: HashMap<ConnectionId, Connection>,
+    /// Connections that are over at a time unless they listen again.
+    pub(super) expiring: BTreeSet<(Duration, ConnectionId)>,
+    pub(super) overfull_channels: HashSet<ChannelName>,
+    pub(super) overfull_users: HashSet<Username>,
+    pub(super) head: Position,
+    pub(super) tick: Tick,
+    pub(super) totals: Totals,
+    /// How long a connection lasts without a listener.
+    pub(super) grace: Duration,
+    pub(super) new_uuid: Box<dyn FnMut() -> Uuid + Send>,
+    absent_channels: HashSet<ChannelName>,
+    absent_users: HashSet<Username>,
+    idle: VecDeque<(Duration, Resident)>,
+    idle_channels: HashSet<ChannelName>,
+    idle_users: HashSet<Username>,
+}
+
+impl Router {
+    /// An empty router over a log that ends at `head`. `grace`: how long a connection lasts
+    /// without a listener; `new_uuid`: where the uuids of frames come from.
+    pub fn new(head: Position, grace: Duration, new_uuid: impl FnMut() -> Uuid + Send + 'static) -> Self {
+        Self {
+            channels: HashMap::new(),
+            users: HashMap::new(),
+            connections: HashMap::new(),
+            expiring: BTreeSet::new(),
+            overfull_channels: HashSet::new(),
+            overfull_users: HashSet::new(),
+            head,
+            tick: Tick::default(),
+            totals: Totals::default(),
+            grace,
+            new_uuid: Box::new(new_uuid),
+            absent_channels: HashSet::new(),
+            absent_users: HashSet::new(),
+            idle: VecDeque::new(),
+            idle_channels: HashSet::new(),
+            idle_users: HashSet::new(),
+        }
+    }
+
+    /// The position of the latest logged event that was applied.
+    pub fn head(&self) -> Position {
+        self.head
+    }
+
+    /// The place of the latest frame.
+    pub fn tick(&self) -> Tick {
+        self.tick
+    }
+
+    /// What happened since the start.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// A channel that is in memory.
+    pub fn channel(&self, name: &ChannelName) -> Option<&Channel> {
+        self.channels.get(name)
+    }
+
+    /// A user that is in memory.
+    pub fn user(&self, name: &Username) -> Option<&User> {
+        self.users.get(name)
+    }
+
+    /// A connection; all that exist are in memory.
+    pub fn connection(&self, id: ConnectionId) -> Option<&Connection> {
+        self.connections.get(&id)
+    }
+
+    /// How many connections there are.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Users that have connections, in no order.
+    pub fn connected_users(&self) -> impl Iterator<Item = (&Username, &User)> {
+        self.users.iter().filter(|(_, user)| !user.connections.is_empty())
+    }
+
+    /// Everyone who listens in a channel right now, in no order.
+    pub fn listeners(&self, channel: &ChannelName) -> &[ListenerId] {
+        self.channels.get(channel).map_or(&[], |channel| channel.members.listeners())
+    }
+
+    /// Looks at the channels named that are in memory, in this order, and at their members.
+    /// `viewer` sees only messages meant for them.
+    pub fn view<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a ChannelName>,
+        options: &InfoOptions,
+        viewer: Option<&Username>,
+        moment: Moment,
+    ) -> ChannelsView {
+        let mut view = ChannelsView { public_state_only: options.return_public_state, ..ChannelsView::default() };
+        let mut seen_channels = HashSet::new();
+        let mut seen_users = HashSet::new();
+        for name in names {
+            let Some(channel) = self.channels.get(name) else { continue };
+            if options.exclude_channels.contains(name) || !seen_channels.insert(name) {
+                continue;
+            }
+            let channel = ChannelView::of(name, channel, options, viewer, moment);
+            for user in &channel.users {
+                if seen_users.insert(user.clone()) {
+                    view.users.push((user.clone(), self.profile(user)));
+                }
+            }
+            view.channels.push(channel);
+        }
+        view
+    }
+
+    pub(super) fn profile(&self, user: &Username) -> Profile {
+        self.users.get(user).map(|user| user.profile.clone()).unwrap_or_default()
+    }
+
+    // What is in memory.
+
+    /// Keeps of `needs` only what is not known yet and must be read from the store; what is in
+    /// memory counts as used now.
+    pub fn retain_missing(&mut self, needs: &mut Needs, moment: Moment) {
+        needs.channels.retain(|name| match self.channels.get_mut(name) {
+            Some(channel) => {
+                channel.used = moment.elapsed;
+                false
+            }
+            None => !self.absent_channels.contains(name),
+        });
+        needs.users.retain(|name| match self.users.get_mut(name) {
+            Some(user) => {
+                user.used = moment.elapsed;
+                false
+            }
+            None => !self.absent_users.contains(name),
+        });
+    }
+
+    /// Whether it is known, without asking the store, if that channel exists.
+    pub fn knows_channel(&self, name: &ChannelName) -> bool {
+        self.channels.contains_key(name) || self.absent_channels.contains(name)
+    }
+
+    /// Whether it is known, without asking the store, if that user exists.
+    pub fn knows_user(&self, name: &Username) -> bool {
+        self.users.contains_key(name) || self.absent_users.contains(name)
+    }
+
+    /// Takes in a channel as the store has it; none: it has none of that name.
+    pub fn load_channel(&mut self, name: &ChannelName, stored: Option<Channel>, moment: Moment) {
+        match stored {
+            Some(mut channel) if !self.channels.contains_key(name) => {
+                channel.used = moment.elapsed;
+                self.add_channel(name.clone(), channel);
+            }
+            Some(_) => {}
+            None => remember(&mut self.absent_channels, name),
+        }
+    }
+
+    /// Takes in a user as the store has it; none: it has none of that name.
+    pub fn load_user(&mut self, name: &Username, stored: Option<User>, moment: Moment) {
+        match stored {
+            Some(mut user) if !self.users.contains_key(name) => {
+                user.used = moment.elapsed;
+                self.add_user(name.clone(), user);
+            }
+            Some(_) => {}
+            None => remember(&mut self.absent_users, name),
+        }
+    }
+
+    /// Takes a channel's history anew from the store, after a change that may bring older
+    /// messages back.
+    pub fn reload_history(&mut self, name: &ChannelName, stored: Channel) {
+        if let Some(channel) = self.channels.get_mut(name) {
+            channel.history = stored.history;
+            channel.retained = stored.retained;
+        }
+    }
+
+    pub(super) fn add_channel(&mut self, name: ChannelName, channel: Channel) {
+        self.absent_channels.remove(&name);
+        if channel.is_overfull() {
+            self.overfull_channels.insert(name.clone());
+        }
+        let used = channel.used;
+        self.channels.insert(name.clone(), channel);
+        self.channel_is_idle(&name, used);
+    }
+
+    pub(super) fn add_user(&mut self, name: Username, user: User) {
+        self.absent_users.remove(&name);
+        if user.is_overfull() {
+            self.overfull_users.insert(name.clone());
+        }
+        let used = user.used;
+        self.users.insert(name.clone(), user);
+        self.user_is_idle(&name, used);
+    }
+
+    pub(super) fn remove_user(&mut self, name: &Username) {
+        self.users.remove(name);
+        remember(&mut self.absent_users, name);
+    }
+
+    /// Nobody is in that channel any more: it leaves memory unless it is used again.
+    pub(super) fn channel_is_idle(&mut self, name: &ChannelName, since: Duration) {
+        if self.idle_channels.insert(name.clone()) {
+            self.idle.push_back((since + IDLE, Resident::Channel(name.clone())));
+        }
+    }
+
+    /// That user has no connection any more: it leaves memory unless it is used again.
+    pub(super) fn user_is_idle(&mut self, name: &Username, since: Duration) {
+        if self.idle_users.insert(name.clone()) {
+            self.idle.push_back((since + IDLE, Resident::User(name.clone())));
+        }
+    }
+
+    /// Drops channels without members and users without connections that were not needed for a
+    /// minute. Must not run while anything undecided counts on them.
+    pub fn unload_idle(&mut self, moment: Moment) {
+        for _ in 0..UNLOAD_STEP {
+            match self.idle.front() {
+                Some((due, _)) if *due <= moment.elapsed => {}
+                _ => break,
+            }
+            match self.idle.pop_front() {
+                Some((_, Resident::Channel(name))) => self.unload_channel(name, moment),
+                Some((_, Resident::User(name))) => self.unload_user(name, moment),
+                None => break,
+            }
+        }
+    }
+
+    fn unload_channel(&mut self, name: ChannelName, moment: Moment) {
+        self.idle_channels.remove(&name);
+        let Some(channel) = self.channels.get(&name) else { return };
+        if !channel.members.is_empty() {
+            return;
+        }
+        let used = channel.used;
+        if used + IDLE > moment.elapsed {
+            self.channel_is_idle(&name, used);
+        } else {
+            self.channels.remove(&name);
+            self.overfull_channels.remove(&name);
+        }
+    }
+
+    fn unload_user(&mut self, name: Username, moment: Moment) {
+        self.idle_users.remove(&name);
+        let Some(user) = self.users.get(&name) else { return };
+        if !user.connections.is_empty() {
+            return;
+        }
+        let used = user.used;
+        if used + IDLE > moment.elapsed {
+            self.user_is_idle(&name, used);
+        } else {
+            self.users.remove(&name);
+            self.overfull_users.remove(&name);
+        }
+    }
+
+    /// Whether anything waits to be trimmed.
+    fn has_overfull(&self) -> bool {
+        !self.overfull_channels.is_empty() || !self.overfull_users.is_empty()
+    }
+
+    /// Whether anything has to be ended, trimmed or unloaded by now.
+    pub fn is_anything_due(&self, moment: Moment) -> bool {
+        let expired = self.expiring.first().is_some_and(|(at, _)| *at <= moment.elapsed);
+        let idle = self.idle.front().is_some_and(|(at, _)| *at <= moment.elapsed);
+        expired || idle || self.has_overfull()
+    }
+
+    /// How many channels and users are in memory.
+    pub fn resident(&self) -> (usize, usize) {
+        (self.channels.len(), self.users.len())
+    }
+
+    /// The logged message of that uuid in a channel's history, if memory holds it.
+    pub(super) fn logged(&self, channel: &ChannelName, uuid: Uuid) -> Option<&Logged> {
+        self.channels.get(channel)?.history.iter().rev().find(|logged| logged.message.uuid == uuid)
+    }
+}
+
+fn remember<T: Clone + Eq + std::hash::Hash>(absent: &mut HashSet<T>, name: &T) {
+    if absent.len() >= MAX_ABSENT {
+        absent.clear();
+    }
+    absent.insert(name.clone());
+}

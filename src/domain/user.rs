@@ -1,0 +1,52 @@
+//! A user in memory: state, connections, recent private frames.
+
+use std::time::Duration;
+
+use chrono::NaiveDateTime;
+use uuid::Uuid;
+
+use super::frame::RecentFrames;
+use super::names::ConnectionId;
+use super::state::Profile;
+
+/// Private messages kept per user, in memory and in the log. Source: the stock server.
+pub const INBOX_SIZE: u32 = 50;
+
+/// A user that is in memory.
+#[derive(Debug)]
+pub struct User {
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its state and which of it is public.
+    pub profile: Profile,
+    /// All of its connections.
+    pub connections: Vec<ConnectionId>,
+    /// Recent private frames, for listeners that come back.
+    pub recent: RecentFrames,
+    /// How many private messages the log holds for it.
+    pub retained: u32,
+    /// When it was last active.
+    pub last_active: NaiveDateTime,
+    /// When it was last needed, for leaving memory.
+    pub used: Duration,
+}
+
+impl User {
+    /// A user without connections.
+    pub fn new(uuid: Uuid, profile: Profile, last_active: NaiveDateTime) -> Self {
+        Self {
+            uuid,
+            profile,
+            connections: Vec::new(),
+            recent: RecentFrames::new(INBOX_SIZE as usize),
+            retained: 0,
+            last_active,
+            used: Duration::ZERO,
+        }
+    }
+
+    /// Whether enough private messages are past retention to make trimming worth its cost.
+    pub fn is_overfull(&self) -> bool {
+        self.retained > INBOX_SIZE + INBOX_SIZE / 2
+    }
+}

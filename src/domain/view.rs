@@ -1,0 +1,101 @@
+//! Views: what back ends are told about channels and users, taken at one moment.
+
+use hashbrown::HashSet;
+use uuid::Uuid;
+
+use super::channel::{Channel, Logged};
+use super::names::{ChannelName, Username};
+use super::settings::ChannelSettings;
+use super::state::Profile;
+use super::timestamp::{Moment, Timestamp};
+
+/// What a request wants to know.
+#[derive(Debug, Clone)]
+pub struct InfoOptions {
+    /// List the messages of each channel.
+    pub include_history: bool,
+    /// List the users of each channel.
+    pub include_users: bool,
+    /// Only these channels; none: all. Only `/info` looks at it.
+    pub channels: Option<Vec<ChannelName>>,
+    /// Never these channels.
+    pub exclude_channels: HashSet<ChannelName>,
+    /// Show public state only.
+    pub return_public_state: bool,
+}
+
+impl Default for InfoOptions {
+    fn default() -> Self {
+        Self {
+            include_history: true,
+            include_users: true,
+            channels: None,
+            exclude_channels: HashSet::new(),
+            return_public_state: false,
+        }
+    }
+}
+
+/// A channel as it was at one moment.
+#[derive(Debug)]
+pub struct ChannelView {
+    /// Its name.
+    pub name: ChannelName,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its settings.
+    pub settings: ChannelSettings,
+    /// When something last happened in it.
+    pub last_active: Timestamp,
+    /// Its messages, oldest first.
+    pub history: Vec<Logged>,
+    /// How many connections are members.
+    pub total_connections: usize,
+    /// How many users are members.
+    pub total_users: usize,
+    /// The members, sorted, if they were asked for.
+    pub users: Vec<Username>,
+}
+
+/// Channels, and the users in them, as they were at one moment.
+#[derive(Debug, Default)]
+pub struct ChannelsView {
+    /// In the order asked for.
+    pub channels: Vec<ChannelView>,
+    /// The members of these channels, once each.
+    pub users: Vec<(Username, Profile)>,
+    /// Whether only public state is to be shown.
+    pub public_state_only: bool,
+}
+
+impl ChannelView {
+    /// Looks at one channel; `viewer` sees only messages meant for them, a back end sees all.
+    pub fn of(
+        name: &ChannelName,
+        channel: &Channel,
+        options: &InfoOptions,
+        viewer: Option<&Username>,
+        moment: Moment,
+    ) -> Self {
+        let visible = |logged: &&Logged| viewer.is_none_or(|user| logged.message.audience.admits(user));
+        let mut users = Vec::new();
+        if options.include_users {
+            users.extend(channel.members.users().cloned());
+            users.sort_unstable();
+        }
+        Self {
+            name: name.clone(),
+            uuid: channel.uuid,
+            settings: channel.settings.clone(),
+            last_active: Timestamp::utc(channel.last_active),
+            history: if options.include_history {
+                channel.history_at(moment.micros()).filter(visible).cloned().collect()
+            } else {
+                Vec::new()
+            },
+            total_connections: channel.members.connection_count(),
+            total_users: channel.members.user_count(),
+            users,
+        }
+    }
+}
