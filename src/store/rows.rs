@@ -1,0 +1,159 @@
+//! The rows that a batch of events leads to, grouped by kind of write, the same for all engines.
+//!
+//! The groups may be written in any order that the fields below stand in: operations that depend
+//! on one another never share a batch.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::Batch;
+use crate::domain::event::{Event, Original};
+use crate::domain::message::Message;
+use crate::domain::names::{ChannelName, ConnectionId, Username};
+use crate::domain::position::Position;
+use crate::domain::settings::ChannelSettings;
+use crate::domain::state::Profile;
+use crate::json;
+
+/// What kind of log entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A message.
+    Message = 0,
+    /// An edit; the message's entry has the content.
+    Edit = 1,
+    /// A deletion; the message's entry is gone.
+    Deletion = 2,
+}
+
+/// A new log entry.
+#[derive(Debug)]
+pub struct Entry<'a> {
+    pub position: Position,
+    pub channel: Option<&'a ChannelName>,
+    pub kind: Kind,
+    pub uuid: Uuid,
+    pub about: Option<Position>,
+    pub content: Option<Content<'a>>,
+}
+
+/// What a message's entry says.
+#[derive(Debug)]
+pub struct Content<'a> {
+    pub edit: Option<Position>,
+    pub sender: &'a str,
+    pub timestamp: String,
+    pub edited: Option<String>,
+    pub audience: Option<String>,
+    pub body: Option<&'a str>,
+}
+
+impl<'a> Content<'a> {
+    fn of(message: &'a Message, edit: Option<Position>) -> Self {
+        Self {
+            edit,
+            sender: message.sender.as_str(),
+            timestamp: message.timestamp.to_string(),
+            edited: message.edited.map(|edited| edited.to_string()),
+            audience: json::audience_text(&message.audience),
+            body: message.body.as_deref().map(RawValue::get),
+        }
+    }
+}
+
+/// All rows of a batch.
+#[derive(Debug, Default)]
+pub struct Rows<'a> {
+    /// The newest messages to keep, of channels that are trimmed first.
+    pub trimmed_channels: Vec<(&'a ChannelName, u32)>,
+    /// The newest messages to keep, of inboxes that are trimmed first.
+    pub trimmed_inboxes: Vec<(&'a Username, u32)>,
+    pub channels: Vec<(&'a ChannelName, Uuid, &'a ChannelSettings)>,
+    pub users: Vec<(&'a Username, Uuid, &'a Profile)>,
+    pub forgotten: Vec<&'a Username>,
+    pub opened: Vec<(ConnectionId, &'a Username)>,
+    pub subscribed: Vec<(ConnectionId, &'a ChannelName)>,
+    pub unsubscribed: Vec<(ConnectionId, &'a ChannelName)>,
+    pub ended: Vec<ConnectionId>,
+    /// New inbox rows, for private messages.
+    pub inbox: Vec<(&'a Username, Position)>,
+    /// New inbox rows like those of an earlier entry, for edits and deletions: from, to.
+    pub inbox_copies: Vec<(Position, Position)>,
+    /// Log entries that go, with their inbox rows.
+    pub gone: BTreeSet<Position>,
+    /// Log entries of messages that changed.
+    pub changed: BTreeMap<Position, Content<'a>>,
+    pub entries: Vec<Entry<'a>>,
+}
+
+impl<'a> Rows<'a> {
+    /// Sorts the events of a batch.
+    pub fn of(batch: &'a Batch) -> Self {
+        let mut rows = Self::default();
+        for event in &batch.events {
+            rows.add(event);
+        }
+        // What came and went within the batch was never there.
+        let gone = &rows.gone;
+        rows.entries.retain(|entry| !gone.contains(&entry.position));
+        rows
+    }
+
+    fn add(&mut self, event: &'a Event) {
+        match event {
+            Event::ChannelKept { name, uuid, settings } => self.channels.push((name, *uuid, settings)),
+            Event::UserKept { name, uuid, profile } => self.users.push((name, *uuid, profile)),
+            Event::UserForgotten { name } => self.forgotten.push(name),
+            Event::StateChanged { .. } => {}
+            Event::ConnectionOpened { id, user } => self.opened.push((*id, user)),
+            Event::ConnectionEnded { id } => self.ended.push(*id),
+            Event::Subscribed { id, channel } => self.subscribed.push((*id, channel)),
+            Event::Unsubscribed { id, channel } => self.unsubscribed.push((*id, channel)),
+            Event::ChannelTrimmed { channel, keep } => self.trimmed_channels.push((channel, *keep)),
+            Event::InboxTrimmed { user, keep } => self.trimmed_inboxes.push((user, *keep)),
+            Event::Posted { position: Some(position), message, inboxes } => {
+                self.inbox.extend(inboxes.iter().map(|user| (user, *position)));
+                self.entries.push(Entry {
+                    position: *position,
+                    channel: message.channel.as_ref(),
+                    kind: Kind::Message,
+                    uuid: message.uuid,
+                    about: None,
+                    content: Some(Content::of(message, None)),
+                });
+            }
+            Event::Edited {
+                position: Some(position), edit, original: Some(original), message: Some(message), ..
+            } => {
+                self.gone.extend(original.edit);
+                self.changed.insert(original.position, Content::of(message, Some(*position)));
+                self.add_about(*position, Kind::Edit, edit.channel.as_ref(), edit.uuid, Some(original));
+            }
+            Event::Deleted { position: Some(position), deletion, original, .. } => {
+                if let Some(original) = original {
+                    self.gone.extend([Some(original.position), original.edit].into_iter().flatten());
+                }
+                let channel = deletion.channel.as_ref();
+                self.add_about(*position, Kind::Deletion, channel, deletion.uuid, original.as_ref());
+            }
+            Event::Posted { .. } | Event::Edited { .. } | Event::Deleted { .. } => {}
+        }
+    }
+
+    fn add_about(
+        &mut self,
+        position: Position,
+        kind: Kind,
+        channel: Option<&'a ChannelName>,
+        uuid: Uuid,
+        original: Option<&Original>,
+    ) {
+        let about = original.map(|original| original.position);
+        if let (None, Some(about)) = (channel, about) {
+            self.inbox_copies.push((about, position));
+        }
+        self.entries.push(Entry { position, channel, kind, uuid, about, content: None });
+    }
+}
