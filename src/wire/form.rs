@@ -1,0 +1,468 @@
+//! Reads JSON objects field by field and collects everything that is wrong with them, in the
+//! words and the shape in which the stock server reports it.
+//!
+//! No tree is built: a value stays raw text until a reader asks for it.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use indexmap::IndexMap;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::domain::names::{ChannelName, NameError, Username};
+use crate::domain::timestamp::Timestamp;
+
+/// Most names in one list: more than any application needs, few enough to walk under a lock.
+pub const MAX_LIST: usize = 10_000;
+
+/// What is wrong with one value: texts, or faults by field, index or key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Fault {
+    /// In words.
+    Texts(Vec<Cow<'static, str>>),
+    /// Of parts.
+    Parts(Faults),
+}
+
+/// What is wrong, by field, index or key.
+pub type Faults = BTreeMap<String, Fault>;
+
+impl From<&'static str> for Fault {
+    fn from(text: &'static str) -> Self {
+        Self::Texts(vec![text.into()])
+    }
+}
+
+impl From<String> for Fault {
+    fn from(text: String) -> Self {
+        Self::Texts(vec![text.into()])
+    }
+}
+
+impl From<NameError> for Fault {
+    fn from(error: NameError) -> Self {
+        match error {
+            NameError::Length { max } => format!("Length must be between 1 and {max}.").into(),
+            NameError::Nul => NOT_A_STRING.into(),
+        }
+    }
+}
+
+/// A required key is absent.
+pub const MISSING: &str = "Missing data for required field.";
+/// `null` where it is not allowed.
+pub const NULL: &str = "Field may not be null.";
+/// A body or nested object has the wrong type.
+pub const WRONG_TYPE: &str = "Invalid input type.";
+const NOT_A_STRING: &str = "Not a valid string.";
+const NOT_A_UUID: &str = "Not a valid UUID.";
+
+/// A fault under the key that names an object as a whole.
+pub fn schema_fault(text: &'static str) -> Faults {
+    Faults::from([("_schema".to_owned(), text.into())])
+}
+
+/// The fields of a JSON object; of repeated keys the last wins.
+type Fields<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
+
+fn fields(raw: &RawValue) -> Option<Fields<'_>> {
+    raw.get().starts_with('{').then(|| serde_json::from_str(raw.get()).ok()).flatten()
+}
+
+fn items(raw: &RawValue) -> Option<Vec<&RawValue>> {
+    raw.get().starts_with('[').then(|| serde_json::from_str(raw.get()).ok()).flatten()
+}
+
+/// An object that is being read.
+#[derive(Debug)]
+pub struct Form<'a> {
+    fields: Fields<'a>,
+    faults: Faults,
+}
+
+impl<'a> Form<'a> {
+    /// Begins to read; none if it is not an object.
+    pub fn of(raw: &'a RawValue) -> Option<Self> {
+        Some(Self { fields: fields(raw)?, faults: Faults::new() })
+    }
+
+    /// The field must be there.
+    pub fn required<T>(&mut self, key: &str, read: impl FnOnce(&'a RawValue) -> Result<T, Fault>) -> Option<T> {
+        if !self.fields.contains_key(key) {
+            self.fault(key, MISSING);
+        }
+        self.optional(key, read)
+    }
+
+    /// The field may be absent, but not `null`.
+    pub fn optional<T>(&mut self, key: &str, read: impl FnOnce(&'a RawValue) -> Result<T, Fault>) -> Option<T> {
+        match self.nullable(key, read) {
+            Some(None) => {
+                self.fault(key, NULL);
+                None
+            }
+            value => value.flatten(),
+        }
+    }
+
+    /// The field may be absent or `null`.
+    pub fn nullable<T>(&mut self, key: &str, read: impl FnOnce(&'a RawValue) -> Result<T, Fault>) -> Option<Option<T>> {
+        let raw = self.fields.get(key)?;
+        if raw.get() == "null" {
+            return Some(None);
+        }
+        match read(raw) {
+            Ok(value) => Some(Some(value)),
+            Err(fault) => {
+                self.fault(key, fault);
+                None
+            }
+        }
+    }
+
+    /// Whether the field is there at all, `null` or not.
+    pub fn has(&self, key: &str) -> bool {
+        self.fields.contains_key(key)
+    }
+
+    /// Something is wrong with a field.
+    pub fn fault(&mut self, key: &str, fault: impl Into<Fault>) {
+        self.faults.insert(key.to_owned(), fault.into());
+    }
+
+    /// Ends reading: all faults, or the value.
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Faults> {
+        match value {
+            Some(value) if self.faults.is_empty() => Ok(value),
+            _ => Err(self.faults),
+        }
+    }
+
+    /// Whether nothing is wrong so far.
+    pub fn is_good(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// What is wrong so far.
+    pub fn into_faults(self) -> Faults {
+        self.faults
+    }
+}
+
+/// A string.
+pub fn string(raw: &RawValue) -> Result<Cow<'_, str>, Fault> {
+    if !raw.get().starts_with('"') {
+        return Err(NOT_A_STRING.into());
+    }
+    text(raw).ok_or_else(|| NOT_A_STRING.into())
+}
+
+/// A string's text, borrowed where it has no escapes.
+fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str::<String>(raw.get()).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+/// A channel's name.
+pub fn channel_name(raw: &RawValue) -> Result<ChannelName, Fault> {
+    Ok(ChannelName::parse(&string(raw)?)?)
+}
+
+/// A user's name.
+pub fn username(raw: &RawValue) -> Result<Username, Fault> {
+    Ok(Username::parse(&string(raw)?)?)
+}
+
+/// A key that state may have in public: like a channel's name in length.
+pub fn public_key(raw: &RawValue) -> Result<std::sync::Arc<str>, Fault> {
+    let key = string(raw)?;
+    ChannelName::parse(&key)?;
+    Ok(key.into())
+}
+
+/// A uuid in any of the usual spellings.
+pub fn uuid(raw: &RawValue) -> Result<Uuid, Fault> {
+    text(raw).as_deref().and_then(parse_uuid).ok_or_else(|| NOT_A_UUID.into())
+}
+
+/// A uuid in any letter case, with or without dashes, in braces, with `urn:uuid:`.
+pub fn parse_uuid(text: &str) -> Option<Uuid> {
+    let bare = text.strip_prefix("urn:").unwrap_or(text);
+    let bare = bare.strip_prefix("uuid:").unwrap_or(bare).trim_matches(['{', '}']);
+    let mut digits = [0; 32];
+    let mut count = 0;
+    for byte in bare.bytes().filter(|byte| *byte != b'-') {
+        *digits.get_mut(count)? = byte;
+        count += 1;
+    }
+    if count < digits.len() {
+        return None;
+    }
+    Uuid::try_parse_ascii(&digits).ok()
+}
+
+/// `true`, `false`, 1, 0 and their usual spellings.
+pub fn boolean(raw: &RawValue) -> Result<bool, Fault> {
+    const WRONG: &str = "Not a valid boolean.";
+    let by_number = |text: &str| match text.parse::<f64>() {
+        Ok(1.0) => Ok(true),
+        Ok(0.0) => Ok(false),
+        _ => Err(WRONG.into()),
+    };
+    match raw.get() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        string if string.starts_with('"') => match text(raw).as_deref() {
+            Some("1" | "t" | "T" | "true" | "True" | "TRUE") => Ok(true),
+            Some("0" | "f" | "F" | "false" | "False" | "FALSE") => Ok(false),
+            _ => Err(WRONG.into()),
+        },
+        number => by_number(number),
+    }
+}
+
+/// A whole number of at least `least` and at most 32 bits: a number (its fraction is cut off), a
+/// numeric string, or `true` for 1.
+pub fn integer(raw: &RawValue, least: u32) -> Result<u32, Fault> {
+    const WRONG: &str = "Not a valid integer.";
+    let value = match raw.get() {
+        "true" => 1.0,
+        "false" => 0.0,
+        string if string.starts_with('"') => {
+            let text = text(raw).ok_or(WRONG)?;
+            let digits = text.trim();
+            let unsigned = digits.strip_prefix(['-', '+']).unwrap_or(digits);
+            if unsigned.is_empty() || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(WRONG.into());
+            }
+            digits.parse::<f64>().map_err(|_| WRONG)?
+        }
+        number => number.parse::<f64>().ok().filter(|value| value.is_finite()).ok_or(WRONG)?,
+    };
+    let whole = value.trunc();
+    if whole < f64::from(least) {
+        return Err(format!("Must be at least {least}.").into());
+    }
+    if whole > f64::from(u32::MAX) {
+        return Err(format!("Must be at most {}.", u32::MAX).into());
+    }
+    Ok(whole as u32)
+}
+
+/// A date and time.
+pub fn timestamp(raw: &RawValue) -> Result<Timestamp, Fault> {
+    text(raw).as_deref().and_then(Timestamp::parse).ok_or_else(|| "Not a valid datetime.".into())
+}
+
+/// A list of at most [`MAX_LIST`] elements, each read alike; faults by index.
+pub fn list<'a, T>(raw: &'a RawValue, read: impl Fn(&'a RawValue) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
+    let items = items(raw).ok_or("Not a valid list.")?;
+    if items.len() > MAX_LIST {
+        return Err(format!("Longer than maximum length {MAX_LIST}.").into());
+    }
+    let mut faults = Faults::new();
+    let mut values = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let value = if item.get() == "null" { Err(NULL.into()) } else { read(item) };
+        match value {
+            Ok(value) => values.push(value),
+            Err(fault) => {
+                faults.insert(index.to_string(), fault);
+            }
+        }
+    }
+    if faults.is_empty() { Ok(values) } else { Err(Fault::Parts(faults)) }
+}
+
+/// A map whose values are read alike, `null` included; faults by key, one level deeper.
+pub fn map<'a>(raw: &'a RawValue, mut read: impl FnMut(&str, &'a RawValue) -> Result<(), Fault>) -> Result<(), Fault> {
+    let fields = fields(raw).ok_or("Not a valid mapping type.")?;
+    let mut faults = Faults::new();
+    for (key, raw) in fields {
+        if let Err(fault) = read(&key, raw) {
+            faults.insert(key.into_owned(), Fault::Parts(Faults::from([("value".to_owned(), fault)])));
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Fault::Parts(faults)) }
+}
+
+/// A nested object with fields of its own.
+pub fn object<'a, T>(raw: &'a RawValue, read: impl FnOnce(Form<'a>) -> Result<T, Faults>) -> Result<T, Fault> {
+    let form = Form::of(raw).ok_or_else(|| Fault::Parts(schema_fault(WRONG_TYPE)))?;
+    read(form).map_err(Fault::Parts)
+}
+
+/// Any JSON object, passed on as it is: but only if every reader can take it.
+pub fn any_object(raw: &RawValue) -> Result<Box<RawValue>, Fault> {
+    if !raw.get().starts_with('{') {
+        return Err("Not a valid mapping type.".into());
+    }
+    match serde_json::from_str::<Readable>(raw.get()) {
+        Ok(_) => Ok(raw.to_owned()),
+        Err(_) => Err("Not readable JSON: numbers out of range, halves of surrogate pairs or too deep.".into()),
+    }
+}
+
+/// Accepts what any JSON reader can take: raw text may hold numbers out of range, lone halves of
+/// surrogate pairs and any depth.
+struct Readable;
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Readable)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Readable {
+    type Value = Readable;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Readable, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Readable {
+    type Value = Readable;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self, E> {
+        if value.is_finite() { Ok(self) } else { Err(E::custom("out of range")) }
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self, A::Error> {
+        while list.next_element_seed(Readable)?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        while map.next_key_seed(Readable)?.is_some() {
+            map.next_value_seed(Readable)?;
+        }
+        Ok(self)
+    }
+}
+
+/// The body is not JSON at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotJson;
+
+/// One JSON value in UTF-8, white space around it allowed, and nothing after it.
+pub fn body(bytes: &[u8]) -> Result<&RawValue, NotJson> {
+    let text = std::str::from_utf8(bytes).map_err(|_| NotJson)?;
+    serde_json::from_str(text).map_err(|_| NotJson)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn raw(text: &str) -> &RawValue {
+        body(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn booleans_and_integers_take_the_usual_spellings() {
+        for text in ["true", "1", "1.0", "\"t\"", "\"True\""] {
+            assert_eq!(boolean(raw(text)), Ok(true), "{text}");
+        }
+        for text in ["false", "0", "0.0", "\"F\"", "\"0\""] {
+            assert_eq!(boolean(raw(text)), Ok(false), "{text}");
+        }
+        for text in ["2", "\"yes\"", "null", "[]", "{}", "\"\"", "1e999"] {
+            assert!(boolean(raw(text)).is_err(), "{text}");
+        }
+        for (text, value) in [("2.9", 2), ("\" 12 \"", 12), ("true", 1), ("1e2", 100), ("4294967295", u32::MAX)] {
+            assert_eq!(integer(raw(text), 0), Ok(value), "{text}");
+        }
+        for text in ["\"2.9\"", "\"x\"", "[]", "-1", "4294967296", "1e400", "\"\"", "\"-\""] {
+            assert!(integer(raw(text), 0).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn uuids_come_in_many_spellings() {
+        let plain = "c6a16e44-313a-42b1-a9cd-a9b17f57cb14";
+        let wanted = Uuid::parse_str(plain).ok();
+        for text in [plain, "C6A16E44313A42B1A9CDA9B17F57CB14", &format!("{{{plain}}}"), &format!("urn:uuid:{plain}")] {
+            assert_eq!(parse_uuid(text), wanted, "{text}");
+        }
+        for text in ["", "zz", "c6a16e44-313a-42b1-a9cd-a9b17f57cb1", &format!("{plain}0"), "ż"] {
+            assert_eq!(parse_uuid(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_repeated_keys_the_last_wins_and_nested_faults_are_found() {
+        let mut form = Form::of(raw(r#"{"a": 5, "a": "x", "b": [1, "ok", null], "\u0063": null}"#)).unwrap();
+        assert_eq!(form.required("a", string).as_deref(), Some("x"));
+        assert_eq!(form.optional("b", |raw| list(raw, string)), None);
+        assert_eq!(form.optional("c", string), None);
+        assert_eq!(form.required("d", string), None);
+        let faults = serde_json::to_string(&form.into_faults()).unwrap();
+        let expected = r#"{"b":{"0":["Not a valid string."],"2":["Field may not be null."]},"c":["Field may not be null."],"d":["Missing data for required field."]}"#;
+        assert_eq!(faults, expected);
+    }
+
+    #[test]
+    fn bodies_that_some_reader_cannot_take_are_refused() {
+        let deep = format!("{}{}{}", "{\"a\":".repeat(200), "1", "}".repeat(200));
+        for text in [r#"{"a": 1e400}"#, r#"{"a": "\ud800"}"#, r#"{"\ud800": 1}"#, &deep, "[]", "5"] {
+            assert!(any_object(raw(text)).is_err(), "{text}");
+        }
+        let odd = r#"{ "a":1.0 , "b":123456789012345678901234567890,"c":"\ud83d\ude00" }"#;
+        assert_eq!(any_object(raw(odd)).unwrap().get(), odd);
+        for text in ["", "{bad", "NaN", r#"{"a": NaN}"#, "{} x", "\u{feff}{}"] {
+            assert_eq!(body(text.as_bytes()).err(), Some(NotJson), "{text}");
+        }
+        assert_eq!(body(b"{\"a\": \"\xe9\xff\"}").err(), Some(NotJson));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = body(&bytes);
+        }
+
+        #[test]
+        fn no_json_panics(text in "[\\[\\]{}\":,0-9a-e\\\\u. -]{0,60}") {
+            if let Ok(raw) = body(text.as_bytes()) {
+                let _ = (string(raw), boolean(raw), integer(raw, 0), uuid(raw), timestamp(raw), any_object(raw));
+                let _ = (list(raw, string), map(raw, |_, raw| string(raw).map(drop)));
+            }
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The JSON of the protocol, and only the JSON: requests become operations, outcomes become
+//! answers, frames become text.
+
+pub mod form;
+pub mod frame;
+pub mod reply;
+pub mod request;

@@ -1,0 +1,407 @@
+//! Answers to back ends: outcomes become JSON.
+
+use indexmap::IndexMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::frame::{Changed, Text, changed, cursor};
+use crate::domain::channel::Logged;
+use crate::domain::message::Message;
+use crate::domain::names::{ChannelName, ConnectionId, Username};
+use crate::domain::operation::{Connected, DeleteOne, Posted, Receipt, StateReport, Subscribed, Unsubscribed};
+use crate::domain::position::{Cursor, Epoch, Position};
+use crate::domain::router::Totals;
+use crate::domain::settings::ChannelSettings;
+use crate::domain::state::{Profile, UserState};
+use crate::domain::timestamp::Timestamp;
+use crate::domain::view::{ChannelView, ChannelsView};
+use crate::json::{Json, PublicState};
+
+#[derive(Serialize)]
+struct Settings {
+    notify_presence: bool,
+    store_history: bool,
+    history_size: u32,
+    broadcast_presence_with_user_lists: bool,
+    notify_state: bool,
+    store_frames: bool,
+    replay_size: u32,
+    history_ttl: Option<u32>,
+}
+
+impl From<&ChannelSettings> for Settings {
+    fn from(settings: &ChannelSettings) -> Self {
+        Self {
+            notify_presence: settings.notify_presence,
+            store_history: settings.store_history,
+            history_size: settings.history_size,
+            broadcast_presence_with_user_lists: settings.broadcast_presence_with_user_lists,
+            notify_state: settings.notify_state,
+            store_frames: settings.store_frames,
+            replay_size: settings.replay_size,
+            history_ttl: settings.history_ttl,
+        }
+    }
+}
+
+/// A message with its delivery details, as it is answered and as history shows it.
+#[derive(Serialize)]
+struct MessageReply<'a> {
+    pm_users: Json<'a, [Username]>,
+    exclude_users: Json<'a, [Username]>,
+    channel: Option<Json<'a, ChannelName>>,
+    no_history: bool,
+    uuid: Uuid,
+    timestamp: Text<Timestamp>,
+    user: Json<'a, Username>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a RawValue>,
+    edited: Option<Text<Timestamp>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    catchup: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<Text<Cursor>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+}
+
+impl<'a> MessageReply<'a> {
+    fn of(message: &'a Message, position: Option<Position>, epoch: &Epoch) -> Self {
+        Self {
+            pm_users: Json(&message.audience.only),
+            exclude_users: Json(&message.audience.except),
+            channel: message.channel.as_ref().map(Json),
+            no_history: message.no_history,
+            uuid: message.uuid,
+            timestamp: Text(message.timestamp),
+            user: Json(&message.sender),
+            message: message.body.as_deref(),
+            edited: message.edited.map(Text),
+            catchup: None,
+            r#type: None,
+            cursor: cursor(epoch, position),
+            duplicate: false,
+        }
+    }
+
+    fn in_history(logged: &'a Logged, epoch: &Epoch) -> Self {
+        let reply = Self::of(&logged.message, Some(logged.position), epoch);
+        Self { catchup: Some(false), r#type: Some("message"), ..reply }
+    }
+}
+
+#[derive(Serialize)]
+struct EditReply<'a> {
+    pm_users: Json<'a, [Username]>,
+    exclude_users: Json<'a, [Username]>,
+    channel: Option<Json<'a, ChannelName>>,
+    no_history: bool,
+    uuid: Uuid,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Json<'a, Username>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<Text<Timestamp>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edited: Option<Text<Timestamp>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<Text<Cursor>>,
+}
+
+#[derive(Serialize)]
+struct ChannelReply<'a> {
+    uuid: Uuid,
+    name: Json<'a, ChannelName>,
+    long_name: (),
+    settings: Settings,
+    history: Vec<MessageReply<'a>>,
+    last_active: Text<Timestamp>,
+    total_connections: usize,
+    total_users: usize,
+    users: Json<'a, [Username]>,
+}
+
+impl<'a> ChannelReply<'a> {
+    fn of(view: &'a ChannelView, epoch: &Epoch) -> Self {
+        Self {
+            uuid: view.uuid,
+            name: Json(&view.name),
+            long_name: (),
+            settings: Settings::from(&view.settings),
+            history: view.history.iter().map(|logged| MessageReply::in_history(logged, epoch)).collect(),
+            last_active: Text(view.last_active),
+            total_connections: view.total_connections,
+            total_users: view.total_users,
+            users: Json(&view.users),
+        }
+    }
+}
+
+/// All of a user's state, or the public part.
+enum ShownState<'a> {
+    All(Json<'a, UserState>),
+    Public(PublicState<'a>),
+}
+
+impl Serialize for ShownState<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All(state) => state.serialize(serializer),
+            Self::Public(state) => state.serialize(serializer),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct UserReply<'a> {
+    user: Json<'a, Username>,
+    state: ShownState<'a>,
+}
+
+#[derive(Serialize)]
+struct ChannelsReply<'a> {
+    channels: IndexMap<&'a str, ChannelReply<'a>>,
+    users: Vec<UserReply<'a>>,
+}
+
+impl<'a> ChannelsReply<'a> {
+    fn of(view: &'a ChannelsView, epoch: &Epoch) -> Self {
+        let user = |(user, profile): &'a (Username, Profile)| UserReply {
+            user: Json(user),
+            state: match view.public_state_only {
+                true => ShownState::Public(PublicState(profile)),
+                false => ShownState::All(Json(&*profile.state)),
+            },
+        };
+        Self { channels: channels_by_name(&view.channels, epoch), users: view.users.iter().map(user).collect() }
+    }
+}
+
+fn channels_by_name<'a>(channels: &'a [ChannelView], epoch: &Epoch) -> IndexMap<&'a str, ChannelReply<'a>> {
+    channels.iter().map(|channel| (channel.name.as_str(), ChannelReply::of(channel, epoch))).collect()
+}
+
+#[derive(Serialize)]
+struct ConnectedReply<'a> {
+    conn_id: Json<'a, ConnectionId>,
+    state: Json<'a, UserState>,
+    username: Json<'a, Username>,
+    public_state: PublicState<'a>,
+    channels: Json<'a, [ChannelName]>,
+    channels_info: ChannelsReply<'a>,
+    cursor: Text<Cursor>,
+}
+
+#[derive(Serialize)]
+struct MembershipReply<'a> {
+    channels: Json<'a, [ChannelName]>,
+    channels_info: ChannelsReply<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscribed_to: Option<Json<'a, [ChannelName]>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsubscribed_from: Option<Json<'a, [ChannelName]>>,
+}
+
+#[derive(Serialize)]
+struct StateReply<'a> {
+    user_state: Json<'a, UserState>,
+    changed_state: Vec<Changed<'a>>,
+    public_keys: Vec<&'a str>,
+}
+
+fn text(reply: &impl Serialize) -> String {
+    crate::json::to_text(reply)
+}
+
+/// The answer to `/connect`.
+pub fn connected(connected: &Connected, epoch: &Epoch) -> String {
+    text(&ConnectedReply {
+        conn_id: Json(&connected.id),
+        state: Json(&*connected.profile.state),
+        username: Json(&connected.user),
+        public_state: PublicState(&connected.profile),
+        channels: Json(&connected.channels),
+        channels_info: ChannelsReply::of(&connected.view, epoch),
+        cursor: Text(Cursor { epoch: epoch.clone(), position: connected.head }),
+    })
+}
+
+/// The answer to `/subscribe`.
+pub fn subscribed(subscribed: &Subscribed, epoch: &Epoch) -> String {
+    text(&MembershipReply {
+        channels: Json(&subscribed.channels),
+        channels_info: ChannelsReply::of(&subscribed.view, epoch),
+        subscribed_to: Some(Json(&subscribed.added)),
+        unsubscribed_from: None,
+    })
+}
+
+/// The answer to `/unsubscribe`.
+pub fn unsubscribed(unsubscribed: &Unsubscribed, epoch: &Epoch) -> String {
+    text(&MembershipReply {
+        channels: Json(&unsubscribed.channels),
+        channels_info: ChannelsReply::of(&unsubscribed.view, epoch),
+        subscribed_to: None,
+        unsubscribed_from: Some(Json(&unsubscribed.removed)),
+    })
+}
+
+/// The answer to `/user_state`.
+pub fn state(report: &StateReport) -> String {
+    text(&StateReply {
+        user_state: Json(&*report.profile.state),
+        changed_state: changed(&report.changed),
+        public_keys: report.profile.public_keys.iter().map(|key| &**key).collect(),
+    })
+}
+
+/// The answer to `POST /message`.
+pub fn posted(posted: &[Posted], epoch: &Epoch) -> String {
+    let replies = posted
+        .iter()
+        .map(|one| MessageReply { duplicate: one.duplicate, ..MessageReply::of(&one.message, one.position, epoch) });
+    text(&replies.collect::<Vec<_>>())
+}
+
+/// The answer to `PATCH /message`.
+pub fn edited(edits: &[(std::sync::Arc<crate::domain::message::Edit>, Receipt)], epoch: &Epoch) -> String {
+    let replies = edits.iter().map(|(edit, position)| EditReply {
+        pm_users: Json(&edit.audience.only),
+        exclude_users: Json(&edit.audience.except),
+        channel: edit.channel.as_ref().map(Json),
+        no_history: edit.no_history,
+        uuid: edit.uuid,
+        user: edit.sender.as_ref().map(Json),
+        timestamp: edit.timestamp.map(Text),
+        message: edit.body.as_deref(),
+        edited: Some(Text(edit.edited)),
+        cursor: cursor(epoch, *position),
+    });
+    text(&replies.collect::<Vec<_>>())
+}
+
+/// The answer to `DELETE /message`.
+pub fn deleted(deletions: &[(DeleteOne, Receipt)], epoch: &Epoch) -> String {
+    let replies = deletions.iter().map(|(deletion, position)| EditReply {
+        pm_users: Json(&deletion.audience.only),
+        exclude_users: Json(&deletion.audience.except),
+        channel: deletion.channel.as_ref().map(Json),
+        no_history: deletion.no_history,
+        uuid: deletion.uuid,
+        user: None,
+        timestamp: None,
+        message: None,
+        edited: None,
+        cursor: cursor(epoch, *position),
+    });
+    text(&replies.collect::<Vec<_>>())
+}
+
+/// The answer to `/info` and `/channel_config`.
+pub fn channels(view: &ChannelsView, epoch: &Epoch) -> String {
+    text(&ChannelsReply::of(view, epoch))
+}
+
+/// What `/admin/admin.json` reports.
+#[derive(Debug)]
+pub struct AdminReport {
+    /// Users that are stored.
+    pub users: u64,
+    /// Channels that are stored.
+    pub channels: u64,
+    /// Connections.
+    pub connections: usize,
+    /// What happened since the start.
+    pub totals: Totals,
+    /// All channels.
+    pub view: ChannelsView,
+    /// Users that have connections.
+    pub connected: Vec<ConnectedUser>,
+    /// Time since the start.
+    pub uptime: std::time::Duration,
+}
+
+/// A user that has connections.
+#[derive(Debug)]
+pub struct ConnectedUser {
+    /// Its name.
+    pub name: Username,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its state.
+    pub profile: Profile,
+    /// Its connections.
+    pub connections: Vec<ConnectionId>,
+}
+
+#[derive(Serialize)]
+struct ConnectedUserReply<'a> {
+    state: PublicState<'a>,
+    user: Json<'a, Username>,
+    uuid: Uuid,
+    connections: Json<'a, [ConnectionId]>,
+}
+
+#[derive(Serialize)]
+struct AdminReply<'a> {
+    remembered_user_count: u64,
+    unique_user_count: usize,
+    total_connections: usize,
+    total_channels: u64,
+    total_messages: u64,
+    total_unique_messages: u64,
+    channels: IndexMap<&'a str, ChannelReply<'a>>,
+    users: Vec<ConnectedUserReply<'a>>,
+    uptime: String,
+    version: &'static str,
+}
+
+/// The answer of `/admin/admin.json`.
+pub fn admin(report: &AdminReport, epoch: &Epoch) -> String {
+    text(&AdminReply {
+        remembered_user_count: report.users,
+        unique_user_count: report.connected.len(),
+        total_connections: report.connections,
+        total_channels: report.channels,
+        total_messages: report.totals.delivered,
+        total_unique_messages: report.totals.posted,
+        channels: channels_by_name(&report.view.channels, epoch),
+        users: report
+            .connected
+            .iter()
+            .map(|user| ConnectedUserReply {
+                state: PublicState(&user.profile),
+                user: Json(&user.name),
+                uuid: user.uuid,
+                connections: Json(&user.connections),
+            })
+            .collect(),
+        uptime: uptime(report.uptime.as_secs()),
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// `[D day(s), ]H:MM:SS`
+fn uptime(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let clock = format!("{}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60);
+    match days {
+        0 => clock,
+        1 => format!("1 day, {clock}"),
+        days => format!("{days} days, {clock}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uptime_reads_like_a_clock() {
+        assert_eq!([uptime(3), uptime(90_061), uptime(172_800)], ["0:00:03", "1 day, 1:01:01", "2 days, 0:00:00"]);
+    }
+}
