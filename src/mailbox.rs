@@ -1,0 +1,173 @@
+//! The mailbox: one listener's bounded queue of encoded pieces, and why it was closed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::extract::ws::Utf8Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::domain::frame::Tick;
+
+/// Some frames, encoded once as a JSON array and shared by all who get them.
+#[derive(Debug)]
+pub struct Piece {
+    /// The array.
+    pub text: Utf8Bytes,
+    /// The place of its last frame.
+    pub tick: Tick,
+}
+
+impl Piece {
+    /// The array's elements, without the brackets.
+    pub fn elements(&self) -> &str {
+        self.text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or_default()
+    }
+}
+
+/// Why a mailbox takes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// The connection is over.
+    Ended,
+    /// The same connection was opened again elsewhere.
+    Replaced,
+    /// The listener is too slow; it may come back.
+    Slow,
+    /// The server goes down; the listener may come back.
+    GoingAway,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    pieces: VecDeque<Arc<Piece>>,
+    bytes: usize,
+    closing: Option<Closing>,
+}
+
+/// One listener's mailbox. Filled under the hub's lock, emptied by the listener's own task.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    queue: Mutex<Queue>,
+    filled: Notify,
+    written: AtomicU64,
+}
+
+/// What waits in a mailbox.
+#[derive(Debug)]
+pub enum Mail {
+    /// Pieces to write, oldest first.
+    Pieces(VecDeque<Arc<Piece>>),
+    /// Nothing more will come.
+    Closed(Closing),
+}
+
+impl Mailbox {
+    /// A mailbox of a listener that has seen everything up to `seen`.
+    pub fn new(seen: Tick) -> Self {
+        Self { written: AtomicU64::new(seen.0), ..Self::default() }
+    }
+
+    /// Adds a piece; true if it was empty, so that the listener has to be woken. Closes instead
+    /// if more than `max_bytes` would wait behind the first piece.
+    pub fn push(&self, piece: &Arc<Piece>, max_bytes: usize) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.closing.is_some() {
+            return false;
+        }
+        let was_empty = queue.pieces.is_empty();
+        if !was_empty && queue.bytes + piece.text.len() > max_bytes {
+            *queue = Queue { closing: Some(Closing::Slow), ..Queue::default() };
+            return true;
+        }
+        if !was_empty {
+            queue.bytes += piece.text.len();
+        }
+        queue.pieces.push_back(piece.clone());
+        was_empty
+    }
+
+    /// Takes no more; what waits is still written, except for a listener that is too slow.
+    pub fn close(&self, closing: Closing) {
+        let mut queue = self.queue.lock();
+        if queue.closing.is_none() {
+            queue.closing = Some(closing);
+        }
+        drop(queue);
+        self.wake();
+    }
+
+    /// Wakes the listener.
+    pub fn wake(&self) {
+        self.filled.notify_one();
+    }
+
+    /// Waits for mail. Dropping the wait loses nothing.
+    pub async fn mail(&self) -> Mail {
+        loop {
+            if let Some(mail) = self.take() {
+                return mail;
+            }
+            self.filled.notified().await;
+        }
+    }
+
+    fn take(&self) -> Option<Mail> {
+        let mut queue = self.queue.lock();
+        if !queue.pieces.is_empty() {
+            queue.bytes = 0;
+            return Some(Mail::Pieces(std::mem::take(&mut queue.pieces)));
+        }
+        queue.closing.map(Mail::Closed)
+    }
+
+    /// The listener was sent everything up to `tick`.
+    pub fn mark_written(&self, tick: Tick) {
+        self.written.store(tick.0, Ordering::Release);
+    }
+
+    /// Up to where the listener was sent everything.
+    pub fn written(&self) -> Tick {
+        Tick(self.written.load(Ordering::Acquire))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(bytes: usize, tick: u64) -> Arc<Piece> {
+        Arc::new(Piece { text: format!("[{}]", "1".repeat(bytes - 2)).into(), tick: Tick(tick) })
+    }
+
+    #[tokio::test]
+    async fn pieces_come_in_order_and_wake_once() {
+        let mailbox = Mailbox::new(Tick(0));
+        assert!(mailbox.push(&piece(10, 1), 100));
+        assert!(!mailbox.push(&piece(10, 2), 100));
+        let Mail::Pieces(pieces) = mailbox.mail().await else { panic!("no pieces") };
+        assert_eq!(pieces.iter().map(|piece| piece.tick.0).collect::<Vec<_>>(), [1, 2]);
+        assert!(mailbox.push(&piece(10, 3), 100));
+    }
+
+    #[tokio::test]
+    async fn one_piece_may_be_large_but_what_waits_behind_it_is_bounded() {
+        let mailbox = Mailbox::new(Tick(0));
+        assert!(mailbox.push(&piece(1000, 1), 100));
+        assert!(!mailbox.push(&piece(60, 2), 100));
+        assert!(mailbox.push(&piece(60, 3), 100), "woken to hear that it is too slow");
+        assert!(matches!(mailbox.mail().await, Mail::Closed(Closing::Slow)));
+        assert!(!mailbox.push(&piece(10, 4), 100));
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_written_before_the_end() {
+        let mailbox = Mailbox::new(Tick(0));
+        mailbox.push(&piece(10, 1), 100);
+        mailbox.close(Closing::Ended);
+        mailbox.close(Closing::GoingAway);
+        assert!(matches!(mailbox.mail().await, Mail::Pieces(_)));
+        assert!(matches!(mailbox.mail().await, Mail::Closed(Closing::Ended)));
+    }
+}
