@@ -1,0 +1,11 @@
+//! What people and operators look at: the panel, the API explorer, health.
+
+mod assets;
+mod health;
+mod pages;
+mod session;
+
+pub use assets::asset;
+pub use health::{healthz, readyz};
+pub use pages::{explorer, openapi, panel, report};
+pub use session::{sign_in, sign_in_page, sign_out};

@@ -1,0 +1,104 @@
+//! Who is asking: signatures and addresses of back ends.
+
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::body;
+use super::error::ApiError;
+use super::query::Query;
+use super::state::AppState;
+
+/// What a request says to be signed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// Nothing.
+    Missing,
+    /// A good signature.
+    Good,
+    /// A wrong, expired or malformed one.
+    Bad,
+}
+
+/// Where the signature stands; the query and form parameter is called `secret`.
+const HEADER: &str = "x-channelstream-secret";
+/// Oldest signature accepted, in seconds. Source: the stock server.
+const MAX_AGE_SECONDS: u32 = 60;
+/// A form longer than this has no signature that we look for.
+const MAX_FORM_BYTES: usize = 64 << 10;
+
+/// Finds and checks a request's signature: in the header, else in the query, else in a form; the
+/// body is handed back as it came.
+///
+/// # Errors
+/// If a form had to be read and could not be.
+pub async fn credentials(state: &AppState, request: Request) -> Result<(Credentials, Request), ApiError> {
+    if let Some(value) = request.headers().get(HEADER) {
+        // What is no text can be no signature, but it is there.
+        let checked = check(state, value.to_str().unwrap_or("-"));
+        return Ok((checked, request));
+    }
+    if let Some(secret) = Query::new(request.uri().query().unwrap_or_default()).get("secret") {
+        return Ok((check(state, &secret), request));
+    }
+    let (parts, body) = request.into_parts();
+    let is_form = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.to_str().is_ok_and(|value| value.starts_with("application/x-www-form-urlencoded")));
+    if !is_form {
+        return Ok((Credentials::Missing, Request::from_parts(parts, body)));
+    }
+    let bytes = body::read(&parts.headers, body, state.config.max_body_bytes, state.config.request_timeout).await?;
+    let secret = (bytes.len() <= MAX_FORM_BYTES)
+        .then(|| form_urlencoded::parse(&bytes).find(|(key, _)| key == "secret").map(|(_, value)| value))
+        .flatten();
+    let checked = secret.map_or(Credentials::Missing, |secret| check(state, &secret));
+    Ok((checked, Request::from_parts(parts, Body::from(bytes))))
+}
+
+fn check(state: &AppState, token: &str) -> Credentials {
+    if token.is_empty() {
+        return Credentials::Missing;
+    }
+    let now = state.hub.now().utc.and_utc().timestamp();
+    let max_age = state.config.validate_requests.then_some(MAX_AGE_SECONDS);
+    match state.signer.verify(token, now, max_age) {
+        Ok(()) => Credentials::Good,
+        Err(_) => Credentials::Bad,
+    }
+}
+
+/// What the edge found out about a request.
+pub fn credentials_of(request: &Request) -> Credentials {
+    request.extensions().get().copied().unwrap_or(Credentials::Missing)
+}
+
+/// Lets only back ends through: first by address, then by signature.
+pub async fn backends_only(
+    State(state): State<AppState>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !state.config.allow_posting_from.allows(peer.ip()) {
+        return ApiError::Forbidden.into_response();
+    }
+    match credentials_of(&request) {
+        Credentials::Good => next.run(request).await,
+        Credentials::Bad => ApiError::BadSignature.into_response(),
+        Credentials::Missing => ApiError::Forbidden.into_response(),
+    }
+}
+
+/// Lets everybody through but those who tried to sign and failed.
+pub async fn no_bad_signature(request: Request, next: Next) -> Response {
+    match credentials_of(&request) {
+        Credentials::Bad => ApiError::BadSignature.into_response(),
+        _ => next.run(request).await,
+    }
+}

@@ -1,0 +1,140 @@
+//! `GET /listen`: waits for something, then for what follows closely, and answers with all of it.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, Method, header};
+use axum::response::{IntoResponse, Response};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::domain::frame::Tick;
+use crate::domain::names::ConnectionId;
+use crate::http::answer::JsonText;
+use crate::http::error::ApiError;
+use crate::http::query::Query;
+use crate::http::state::AppState;
+use crate::hub::Listener;
+use crate::mailbox::{Closing, Mail};
+use crate::wire::form::{Faults, NULL, parse_uuid};
+
+/// How long a poll waits for the first frame. Source: the stock server.
+const WAIT: Duration = Duration::from_secs(5);
+/// How long it waits for another. Source: the stock server.
+const QUIET: Duration = Duration::from_millis(250);
+/// How long it collects at most, so that a busy channel cannot hold the answer back.
+const COLLECT: Duration = Duration::from_secs(1);
+/// Bytes after which it collects no more.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// Waits for frames; `callback` asks for JSONP.
+pub async fn long_poll(State(state): State<AppState>, method: Method, query: Query) -> Result<Response, ApiError> {
+    let missing = || ApiError::Invalid(Faults::from([("conn_id".to_owned(), NULL.into())]));
+    let id = query.get("conn_id").ok_or_else(missing)?;
+    let id = parse_uuid(&id).ok_or(ApiError::MalformedPoll)?;
+    let callback = query.get("callback").filter(|name| !name.is_empty());
+    if callback.as_deref().is_some_and(|name| !is_callback(name)) {
+        let fault = "Not a valid callback name.";
+        return Err(ApiError::Invalid(Faults::from([("callback".to_owned(), fault.into())])));
+    }
+    if method == Method::HEAD {
+        return Ok(answer("[]".to_owned(), callback.as_deref()));
+    }
+    let listener = state.hub.listen(ConnectionId(id))?;
+    Ok(answer(collect(listener).await, callback.as_deref()))
+}
+
+/// The frames of one poll, as a JSON array.
+async fn collect(mut listener: Listener) -> String {
+    let first_by = Instant::now() + WAIT;
+    let mut frames = Frames::default();
+    if let Some(missed) = listener.take_missed() {
+        frames.add(missed.elements(), missed.tick);
+    }
+    let (mut next_by, mut collect_by) = (first_by, first_by);
+    loop {
+        if !frames.text.is_empty() && collect_by == first_by {
+            collect_by = Instant::now() + COLLECT;
+        }
+        if !frames.text.is_empty() {
+            next_by = (Instant::now() + QUIET).min(collect_by);
+        }
+        if frames.text.len() > MAX_ANSWER_BYTES {
+            break;
+        }
+        match timeout_at(next_by, listener.mail()).await {
+            Ok(Mail::Pieces(pieces)) => {
+                for piece in pieces {
+                    frames.add(piece.elements(), piece.tick);
+                }
+            }
+            // Another poll took over: this one ends as if nothing had come.
+            Ok(Mail::Closed(Closing::Replaced)) => {
+                sleep_until(first_by).await;
+                break;
+            }
+            Ok(Mail::Closed(_)) | Err(_) => break,
+        }
+    }
+    if let Some(tick) = frames.tick {
+        listener.mark_written(tick);
+    }
+    format!("[{}]", frames.text)
+}
+
+#[derive(Default)]
+struct Frames {
+    text: String,
+    tick: Option<Tick>,
+}
+
+impl Frames {
+    fn add(&mut self, elements: &str, tick: Tick) {
+        if !self.text.is_empty() {
+            self.text.push(',');
+        }
+        self.text.push_str(elements);
+        self.tick = Some(tick);
+    }
+}
+
+fn answer(frames: String, callback: Option<&str>) -> Response {
+    match callback {
+        // JSON allows these two in strings, older scripts do not.
+        Some(name) => {
+            let frames = frames.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
+            script(format!("{name}({frames})"))
+        }
+        None => JsonText(frames).into_response(),
+    }
+}
+
+fn script(text: String) -> Response {
+    let mut response = text.into_response();
+    let script = HeaderValue::from_static("application/javascript; charset=UTF-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, script);
+    response
+}
+
+/// Names like `a.b_1$`: nothing that could be more than the name of a function.
+fn is_callback(name: &str) -> bool {
+    let part = |part: &str| {
+        let starts = part.starts_with(|first: char| first.is_ascii_alphabetic() || "_$".contains(first));
+        starts && part.chars().all(|other| other.is_ascii_alphanumeric() || "_$".contains(other))
+    };
+    name.len() <= 128 && name.split('.').all(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_functions_are_callbacks() {
+        for name in ["cb", "my_cb.fn", "$", "a.b_1$"] {
+            assert!(is_callback(name), "{name}");
+        }
+        for name in ["", ".", "a..b", "1a", "alert(1)", "a;b", "a b", "ż", &"a".repeat(129)] {
+            assert!(!is_callback(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! `/ws`: writes a mailbox to a websocket. What the client says is ignored, but that it is there.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::response::Response;
+use futures_util::SinkExt;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::domain::frame::Tick;
+use crate::domain::names::ConnectionId;
+use crate::http::error::ApiError;
+use crate::http::query::Query;
+use crate::http::state::AppState;
+use crate::hub::{CannotListen, Listener};
+use crate::mailbox::{Closing, Mail};
+use crate::wire::form::{Faults, NULL, parse_uuid};
+
+/// Largest message of a client; none has a meaning.
+const MAX_CLIENT_MESSAGE: usize = 64 << 10;
+/// Small, since an idle socket keeps it.
+const READ_BUFFER: usize = 2 << 10;
+/// Bytes collected before they are written out.
+const WRITE_BUFFER: usize = 4 << 10;
+/// Without progress for this long, a client is too slow.
+const STALLED: Duration = Duration::from_secs(10);
+/// How long a client may take to answer a close.
+const CLOSING: Duration = Duration::from_secs(2);
+/// The heartbeat: an array without events.
+const HEARTBEAT: &str = "[]";
+
+/// Opens a connection's websocket. The handshake also succeeds for an unknown connection, which is
+/// then closed with 4001: a browser cannot read a refused handshake.
+pub async fn websocket(
+    State(state): State<AppState>,
+    query: Query,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let upgrade = upgrade.map_err(|_| ApiError::UpgradeRequired)?;
+    let fault = |text: &'static str| ApiError::Invalid(Faults::from([("conn_id".to_owned(), text.into())]));
+    let id = query.get("conn_id").ok_or_else(|| fault(NULL))?;
+    let id = parse_uuid(&id).ok_or_else(|| fault("Not a valid UUID."))?;
+    let listener = match state.hub.listen(ConnectionId(id)) {
+        Ok(listener) => Some(listener),
+        Err(CannotListen::Unknown) => None,
+        Err(cannot) => return Err(cannot.into()),
+    };
+    let heartbeat = state.config.heartbeat_interval;
+    let upgrade = upgrade
+        .max_message_size(MAX_CLIENT_MESSAGE)
+        .max_frame_size(MAX_CLIENT_MESSAGE)
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(WRITE_BUFFER);
+    Ok(upgrade.on_upgrade(async move |socket| match listener {
+        Some(listener) => serve(socket, listener, heartbeat).await,
+        None => close(socket, 4001, "unknown connection").await,
+    }))
+}
+
+/// How a socket came to its end.
+enum End {
+    /// The client closed it.
+    ByClient,
+    /// It broke.
+    Lost,
+    /// We close it.
+    Ours(Closing),
+}
+
+async fn serve(mut socket: WebSocket, mut listener: Listener, heartbeat: Duration) {
+    let end = run(&mut socket, &mut listener, heartbeat).await;
+    if let End::ByClient = end {
+        listener.closed_by_client();
+    }
+    drop(listener);
+    match end {
+        End::ByClient => finish(socket).await,
+        End::Lost => {}
+        End::Ours(closing) => {
+            let (code, reason) = match closing {
+                Closing::Ended => (1000, ""),
+                Closing::GoingAway => (1012, "the server restarts: come back"),
+                Closing::Slow => (4008, "too slow: come back"),
+                Closing::Replaced => (4010, "opened again elsewhere"),
+            };
+            close(socket, code, reason).await;
+        }
+    }
+}
+
+async fn run(socket: &mut WebSocket, listener: &mut Listener, heartbeat: Duration) -> End {
+    if let Some(missed) = listener.take_missed() {
+        let tick = missed.tick;
+        if let Err(end) = write(socket, std::iter::once(missed.text)).await {
+            return end;
+        }
+        listener.mark_written(tick);
+    }
+    let mut beat_at = Instant::now() + heartbeat;
+    loop {
+        tokio::select! {
+            mail = listener.mail() => match mail {
+                Mail::Pieces(pieces) => {
+                    let tick = pieces.back().map_or(Tick::default(), |piece| piece.tick);
+                    if let Err(end) = write(socket, pieces.iter().map(|piece| piece.text.clone())).await {
+                        return end;
+                    }
+                    listener.mark_written(tick);
+                }
+                Mail::Closed(closing) => return End::Ours(closing),
+            },
+            heard = socket.recv() => match heard {
+                Some(Ok(Message::Close(_))) => return End::ByClient,
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return End::Lost,
+            },
+            () = sleep_until(beat_at) => {
+                if let Err(end) = write(socket, std::iter::once(HEARTBEAT.into())).await {
+                    return end;
+                }
+                beat_at += heartbeat;
+            }
+        }
+    }
+}
+
+/// Writes texts, each a websocket message, with as few writes to the socket as they fit in.
+async fn write(socket: &mut WebSocket, texts: impl Iterator<Item = axum::extract::ws::Utf8Bytes>) -> Result<(), End> {
+    for text in texts {
+        in_time(socket.feed(Message::Text(text))).await?;
+    }
+    in_time(socket.flush()).await
+}
+
+async fn in_time(step: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
+    match timeout(STALLED, step).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Lost),
+        Err(_) => Err(End::Ours(Closing::Slow)),
+    }
+}
+
+/// Closes a socket, gives the client time to answer, and ends its TCP connection.
+async fn close(mut socket: WebSocket, code: u16, reason: &'static str) {
+    let frame = CloseFrame { code, reason: reason.into() };
+    if let Ok(Ok(())) = timeout(CLOSING, socket.send(Message::Close(Some(frame)))).await {
+        finish(socket).await;
+    }
+}
+
+/// Reads until the other end is done.
+async fn finish(mut socket: WebSocket) {
+    let read_on = async { while let Some(Ok(_)) = socket.recv().await {} };
+    // A client that never answers is cut off.
+    let _ = timeout(CLOSING, read_on).await;
+}
