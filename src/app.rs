@@ -1,0 +1,221 @@
+//! Builds everything from a configuration, serves it, and takes it down in good order.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::config::{Config, SqliteSynchronous};
+use crate::http::edge::Edge;
+use crate::http::routes;
+use crate::http::state::AppState;
+use crate::hub::{Hub, HubOptions};
+use crate::store::{self, StoreError, Synchronous};
+use crate::sweeper;
+
+/// Most bytes of a request's head.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+/// How long to wait when no connection can be accepted, for example for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long sockets get to end after they were closed, and requests to be answered.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Why the server does not start, in a sentence for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}; is another server running there? See `host` and `port`")]
+    Listen {
+        /// Which address.
+        address: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A server that runs.
+pub struct Server {
+    address: SocketAddr,
+    state: AppState,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+    sweeping: JoinHandle<()>,
+    drain: Duration,
+}
+
+impl Server {
+    /// Opens the store, listens, and serves.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let wanted = format!("{}:{}", config.host, config.port);
+        let listen = |error| StartError::Listen { address: wanted.clone(), error };
+        let listener = TcpListener::bind((config.host.as_str(), config.port)).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let synchronous = match config.sqlite_synchronous {
+            SqliteSynchronous::Full => Synchronous::Full,
+            SqliteSynchronous::Normal => Synchronous::Normal,
+        };
+        let (store, start) = store::open(config.database_url.as_str(), synchronous).await?;
+        let options = HubOptions {
+            grace: config.gc_conns_after,
+            commit_timeout: config.commit_timeout,
+            max_queue_bytes: config.max_queue_bytes,
+            max_listeners: config.max_connections,
+            attach_rate: config.attach_rate,
+        };
+        let hub = Hub::start(store, start, options).await?;
+        let sweeping = tokio::spawn(sweeper::run(hub.clone(), config.forget_users_after));
+        let (drain, head_timeout) = (config.drain_seconds, config.request_timeout);
+        let state = AppState::new(hub, config);
+        let edge = Edge::new(state.clone(), routes(state.clone()));
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(accept(listener, edge, head_timeout, stopped));
+        Ok(Self { address, state, stop, accepting, sweeping, drain })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its handlers share.
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.state.hub
+    }
+
+    /// Takes it down: no new connections, listeners are sent away over the configured time,
+    /// requests are answered, and all that was acknowledged is in the store.
+    ///
+    /// # Errors
+    /// If the store does not take note of it.
+    pub async fn stop(self) -> Result<(), StoreError> {
+        self.state.draining.store(true, Ordering::Relaxed);
+        // Whoever is without a listener while we go down is not at fault.
+        self.sweeping.abort();
+        let _ = self.stop.send(true);
+        self.state.hub.send_away(self.drain).await;
+        if let Err(error) = self.accepting.await {
+            error!(%error, "the accepting task failed");
+        }
+        let gone = async {
+            while self.state.hub.listener_count() > 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // Who has not gone by now is cut off.
+        let _ = timeout(LAST_WORDS, gone).await;
+        self.state.hub.stop().await
+    }
+}
+
+/// Accepts connections until it is told to stop; then waits for requests under way.
+async fn accept(listener: TcpListener, edge: Edge, head_timeout: Duration, mut stopped: watch::Receiver<bool>) {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(MAX_HEAD_BYTES);
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            () = told(&mut stopped) => break,
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                connections.spawn(serve(tcp, peer, edge.clone(), http.clone(), stopped.clone()));
+            }
+            Err(error) => {
+                warn!(%error, "a connection cannot be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let answered = async { while connections.join_next().await.is_some() {} };
+    if timeout(LAST_WORDS, answered).await.is_err() {
+        warn!("some requests were not answered in time");
+    }
+}
+
+/// Waits until it is time to stop; also when nobody is left to say so.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Serves one connection until it ends, is upgraded, or has been idle since we were told to stop.
+async fn serve(
+    tcp: TcpStream,
+    peer: SocketAddr,
+    edge: Edge,
+    http: hyper::server::conn::http1::Builder,
+    mut stopped: watch::Receiver<bool>,
+) {
+    // Without it small answers wait for the other side's acknowledgement; failing is no fault.
+    let _ = tcp.set_nodelay(true);
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let edge = edge.clone();
+        async move { Ok::<_, Infallible>(edge.answer(request.map(Body::new), peer).await) }
+    });
+    let mut connection = pin!(http.serve_connection(TokioIo::new(tcp), service).with_upgrades());
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::trace!(%error, %peer, "a connection broke");
+    }
+}
+
+/// Serves until the process is told to stop (SIGTERM, SIGINT); told twice, it stops at once.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn run(config: Config) -> Result<(), StartError> {
+    let database = format!("{:?}", config.database_url);
+    let server = Server::start(config).await?;
+    let address = server.address();
+    info!(%address, database, version = env!("CARGO_PKG_VERSION"), "serving");
+    info!("admin panel: http://{address}/admin");
+    told_to_stop().await;
+    info!("going down; tell me again to stop at once");
+    tokio::select! {
+        stopped = server.stop() => stopped?,
+        () = told_to_stop() => warn!("stopped at once"),
+    }
+    Ok(())
+}
+
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        Err(error) => {
+            warn!(%error, "SIGTERM cannot be caught");
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
