@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::StoreError;
+use super::contract::StoreError;
 
 /// An sqlx connection as refinery wants it; its transactions are savepoints in ours.
 struct Over<'c, C>(&'c mut C);

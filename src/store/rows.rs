@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::Batch;
+use super::contract::Batch;
 use crate::domain::event::{Event, Original};
 use crate::domain::message::Message;
 use crate::domain::names::{ChannelName, ConnectionId, Username};

@@ -16,8 +16,9 @@ use sqlx::{ConnectOptions, Connection, query, query_scalar};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::contract::{Batch, Start, Store, StoreError, StoreTotals, StoredConnection, Synchronous};
+use super::migrate;
 use super::rows::{Content, Rows};
-use super::{Batch, Start, Store, StoreError, StoreTotals, StoredConnection, Synchronous, migrate};
 use crate::domain::channel::{Channel, Logged};
 use crate::domain::draft::{Held, HeldByUuid};
 use crate::domain::message::Message;

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::Operation;
+use super::contract::Operation;
 use crate::domain::draft::{Draft, Key, Touch, Undecided};
 use crate::domain::event::Event;
 use crate::domain::names::ChannelName;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use uuid::Uuid;
 
-use super::Operation;
+use super::contract::Operation;
 use super::subscribe::add_subscriptions;
 use crate::domain::draft::{Draft, Key, Refusal, Touch, Undecided};
 use crate::domain::event::Event;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Operation;
+use super::contract::Operation;
 use super::edit::{Receipt, has_target, need_original, recent_message, touch};
 use crate::domain::draft::{Draft, Held, Undecided};
 use crate::domain::event::{Event, Original};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Operation;
+use super::contract::Operation;
 use crate::domain::draft::{Draft, Held, Key, Touch, Undecided};
 use crate::domain::event::{Event, Original};
 use crate::domain::message::{Audience, Edit, Message};

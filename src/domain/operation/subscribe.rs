@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
-use super::Operation;
+use super::contract::Operation;
 use crate::domain::draft::{Draft, Key, Refusal, Touch, Undecided};
 use crate::domain::event::Event;
 use crate::domain::names::{ChannelName, ConnectionId};

@@ -1,6 +1,6 @@
 //! The sweep: ends connections whose time is over.
 
-use super::Operation;
+use super::contract::Operation;
 use crate::domain::draft::{Draft, Undecided};
 use crate::domain::router::{Needs, Router};
 use crate::domain::timestamp::Moment;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Operation;
+use super::contract::Operation;
 use super::subscribe::membership;
 use crate::domain::draft::{Draft, Key, Refusal, Touch, Undecided};
 use crate::domain::event::Event;

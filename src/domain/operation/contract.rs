@@ -1,0 +1,21 @@
+//! What every operation does.
+
+use crate::domain::draft::{Draft, Undecided};
+use crate::domain::router::{Needs, Router};
+use crate::domain::timestamp::Moment;
+
+/// One request that changes something: all of it happens, or nothing.
+pub trait Operation: Send + 'static {
+    /// What the back end is told.
+    type Outcome: Send + 'static;
+
+    /// Adds what must be in memory before this can be decided.
+    fn needs(&self, router: &Router, needs: &mut Needs);
+
+    /// Adds the events that this leads to, as things stand in `router`. May be asked again after
+    /// [`Undecided::Later`].
+    fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided>;
+
+    /// What came of it, right after its events were applied.
+    fn outcome(self, router: &Router, moment: Moment) -> Self::Outcome;
+}

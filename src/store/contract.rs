@@ -1,0 +1,121 @@
+//! The storage seam: what every engine does. The trait speaks of events and of what is in memory.
+//! It is meant to stay small: extend it when an operation needs something that memory cannot hold,
+//! and then for all engines at once, with a test in the contract suite.
+
+use async_trait::async_trait;
+use chrono::NaiveDateTime;
+use hashbrown::{HashMap, HashSet};
+use uuid::Uuid;
+
+use crate::domain::channel::Channel;
+use crate::domain::draft::HeldByUuid;
+use crate::domain::event::Event;
+use crate::domain::names::{ChannelName, ConnectionId, Username};
+use crate::domain::position::{Epoch, Position};
+use crate::domain::user::User;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached, or did not answer; whether a commit took place is not known.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// It refuses what it was given, and nothing of it took place.
+    #[error("the store refuses this: {0}")]
+    Refused(String),
+    /// It cannot be used at all: the message says why and what to do.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// What the server finds when it takes a store over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// The numbering in force.
+    pub epoch: Epoch,
+    /// The position of the newest logged event.
+    pub head: Position,
+}
+
+/// What is committed together, in one transaction.
+#[derive(Debug)]
+pub struct Batch {
+    /// Its identity, to find out whether an unclear commit took place.
+    pub id: Uuid,
+    /// The head that it builds on.
+    pub before: Position,
+    /// The head afterwards.
+    pub head: Position,
+    /// When it was decided: the commit time of its log entries.
+    pub at: NaiveDateTime,
+    /// What happened, in order; those that do not last are passed over.
+    pub events: Vec<Event>,
+}
+
+/// A connection that was alive when the server stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredConnection {
+    /// Its id.
+    pub id: ConnectionId,
+    /// Whose it is.
+    pub user: Username,
+    /// Its channels.
+    pub channels: Vec<ChannelName>,
+}
+
+/// How much is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreTotals {
+    /// Channels.
+    pub channels: u64,
+    /// Users.
+    pub users: u64,
+}
+
+/// Durable memory. One server owns a store, and one task of it writes.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Keeps a batch, all of it or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`]: nothing was kept. [`StoreError::Unavailable`]: unclear, see
+    /// [`Store::settle`].
+    async fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// After an unclear commit: whether that batch is in the store. Once this answers, the batch
+    /// can no longer get in.
+    async fn settle(&self, batch: Uuid) -> Result<bool, StoreError>;
+
+    /// The channels of these names that exist, with history and without members.
+    async fn channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError>;
+
+    /// The users of these names that exist, without connections.
+    async fn users(&self, names: &HashSet<Username>) -> Result<HashMap<Username, User>, StoreError>;
+
+    /// The messages and deletions of these uuids that the log holds.
+    async fn held(&self, uuids: &HashSet<Uuid>) -> Result<HeldByUuid, StoreError>;
+
+    /// Channels in order of creation, after the one of that number, with their numbers.
+    async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError>;
+
+    /// All connections that did not end.
+    async fn connections(&self) -> Result<Vec<StoredConnection>, StoreError>;
+
+    /// Users without connections and without activity since then.
+    async fn idle_users(&self, since: NaiveDateTime, limit: u32) -> Result<Vec<Username>, StoreError>;
+
+    /// How much is stored.
+    async fn totals(&self) -> Result<StoreTotals, StoreError>;
+
+    /// Says that the server stops in good order, and lets the store go.
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// How safe a SQLite commit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Synchronous {
+    /// A power cut loses nothing that was acknowledged.
+    Full,
+    /// Faster; a power cut may lose the last commits, never corrupt.
+    Normal,
+}
