@@ -32,9 +32,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long sockets get to end after they were closed, and requests to be answered.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Why the server does not start, in a sentence for the operator.
+/// Why the server does not start, or stops by itself, in a sentence for the operator.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum ServerError {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {error}; is another server running there? See `host` and `port`")]
     Listen {
@@ -43,6 +43,9 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The task that writes to the store failed, which is a fault of this program.
+    #[error("the journal failed, see the log above; nothing that was acknowledged is lost: start me again")]
+    Journal,
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -62,10 +65,10 @@ impl Server {
     /// Opens the store, listens, and serves.
     ///
     /// # Errors
-    /// See [`StartError`].
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    /// See [`ServerError`].
+    pub async fn start(config: Config) -> Result<Self, ServerError> {
         let wanted = format!("{}:{}", config.host, config.port);
-        let listen = |error| StartError::Listen { address: wanted.clone(), error };
+        let listen = |error| ServerError::Listen { address: wanted.clone(), error };
         let listener = TcpListener::bind((config.host.as_str(), config.port)).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let synchronous = match config.sqlite_synchronous {
@@ -188,14 +191,17 @@ async fn serve(
 /// Serves until the process is told to stop (SIGTERM, SIGINT); told twice, it stops at once.
 ///
 /// # Errors
-/// See [`StartError`].
-pub async fn run(config: Config) -> Result<(), StartError> {
+/// See [`ServerError`].
+pub async fn run(config: Config) -> Result<(), ServerError> {
     let database = format!("{:?}", config.database_url);
     let server = Server::start(config).await?;
     let address = server.address();
     info!(%address, database, version = env!("CARGO_PKG_VERSION"), "serving");
     info!("admin panel: http://{address}/admin");
-    told_to_stop().await;
+    tokio::select! {
+        () = told_to_stop() => {}
+        () = server.hub().failed() => return Err(ServerError::Journal),
+    }
     info!("going down; tell me again to stop at once");
     tokio::select! {
         stopped = server.stop() => stopped?,

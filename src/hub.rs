@@ -296,6 +296,11 @@ impl Hub {
         }
     }
 
+    /// Waits until nothing can be kept any more, because the journal failed.
+    pub async fn failed(&self) {
+        self.journal.ended().await;
+    }
+
     /// How many listen.
     pub fn listener_count(&self) -> usize {
         self.live.lock().listener_count()

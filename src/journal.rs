@@ -185,6 +185,11 @@ impl Journal {
         }
     }
 
+    /// Waits until no more requests are taken: before [`Journal::stop`] only if the task failed.
+    pub async fn ended(&self) {
+        self.inbox.closed().await;
+    }
+
     /// Takes no more requests; those handed in are still done.
     pub fn stop(&self) {
         self.stop.notify_one();

@@ -171,8 +171,11 @@ impl Router {
 
     fn open_connection(&mut self, id: ConnectionId, name: &Username, moment: Moment) {
         let Some(user) = self.users.get_mut(name) else { return };
-        user.connections.push(id);
         user.last_active = moment.utc;
+        if self.connections.contains_key(&id) {
+            return self.renew(id, moment);
+        }
+        user.connections.push(id);
         let expires = moment.elapsed + self.grace;
         self.expiring.insert((expires, id));
         self.connections.insert(
@@ -183,6 +186,7 @@ impl Router {
                 listener: None,
                 seen: self.tick,
                 expires: Some(expires),
+                dismissed: false,
                 opened: (moment.elapsed, 0),
             },
         );

@@ -19,6 +19,8 @@ pub struct Connection {
     pub seen: Tick,
     /// When it is over unless it listens again; none while it listens, unless it was told to go.
     pub expires: Option<Duration>,
+    /// Whether the client said that it is done: then listening again does not keep it.
+    pub dismissed: bool,
     /// How often it was opened, and since when that is counted.
     pub opened: (Duration, u32),
 }

@@ -40,9 +40,9 @@ pub enum Event {
         /// The public keys that changed.
         changed: Arc<[Change]>,
     },
-    /// The application let a listener in.
+    /// The application let a listener in, for the first time or again.
     ConnectionOpened {
-        /// The new id.
+        /// The connection's id.
         id: ConnectionId,
         /// Whose it is.
         user: Username,

@@ -42,7 +42,9 @@ impl Router {
     pub fn attach(&mut self, id: ConnectionId, listener: ListenerId) -> Option<Vec<Frame>> {
         let connection = self.connections.get_mut(&id)?;
         connection.listener = Some(listener);
-        if let Some(expires) = connection.expires.take() {
+        if !connection.dismissed
+            && let Some(expires) = connection.expires.take()
+        {
             self.expiring.remove(&(expires, id));
         }
         let mut missed = Vec::new();
@@ -78,13 +80,25 @@ impl Router {
         self.expire(id, expires);
     }
 
-    /// The client is done with a connection: it is over at the next sweep. False if there is none.
+    /// The client is done with a connection: it is over at the next sweep, whoever listens on it
+    /// meanwhile. False if there is none.
     pub fn dismiss(&mut self, id: ConnectionId, moment: Moment) -> bool {
-        let known = self.connections.contains_key(&id);
-        if known {
-            self.expire(id, moment.elapsed);
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        connection.dismissed = true;
+        self.expire(id, moment.elapsed);
+        true
+    }
+
+    /// The application let a known connection in again: its grace time begins anew.
+    pub(super) fn renew(&mut self, id: ConnectionId, moment: Moment) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.dismissed = false;
+        if let Some(expires) = connection.expires.take() {
+            self.expiring.remove(&(expires, id));
         }
-        known
+        if connection.listener.is_none() {
+            self.expire(id, moment.elapsed + self.grace);
+        }
     }
 
     /// A connection is over at that time, or at the one already set if that is sooner.

@@ -268,7 +268,8 @@ async fn write_connections(connection: &mut SqliteConnection, rows: &Rows<'_>, h
         query!(
             "INSERT INTO connections (id, user, opened, head)
              SELECT unhex(value ->> 0), users.id, ?2, ?3
-             FROM json_each(?1) JOIN users ON users.name = value ->> 1",
+             FROM json_each(?1) JOIN users ON users.name = value ->> 1 WHERE true
+             ON CONFLICT (id) DO UPDATE SET opened = excluded.opened, head = excluded.head",
             opened,
             at,
             head

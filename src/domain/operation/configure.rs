@@ -31,7 +31,7 @@ impl Operation for Configure {
             draft.touch(Key::Channel(name.clone()), Touch::Exclusive)?;
             let channel = router.channel(name);
             let current = channel.map(|channel| channel.settings.clone());
-            let base = current.clone().unwrap_or_else(ChannelSettings::default);
+            let base = current.clone().unwrap_or_default();
             let settings = patch.as_ref().map_or_else(|| base.clone(), |patch| patch.applied_to(&base));
             if current.as_ref() == Some(&settings) {
                 continue;

@@ -74,9 +74,7 @@ impl Operation for Connect {
             return Err(Refusal::ForeignConnection.into());
         }
         self.decide_user(router, draft)?;
-        if connection.is_none() {
-            draft.add(Event::ConnectionOpened { id: self.id, user: self.user.clone() });
-        }
+        draft.add(Event::ConnectionOpened { id: self.id, user: self.user.clone() });
         let current = connection.map(|connection| &connection.channels);
         let wanted = self.channels.iter().zip(&self.channel_uuids);
         add_subscriptions(self.id, current, wanted, &self.channel_configs, router, draft)

@@ -37,7 +37,8 @@ pub async fn long_poll(State(state): State<AppState>, method: Method, query: Que
         return Err(ApiError::Invalid(Faults::from([("callback".to_owned(), fault.into())])));
     }
     if method == Method::HEAD {
-        return Ok(answer("[]".to_owned(), callback.as_deref()));
+        let known = state.hub.knows_connection(ConnectionId(id));
+        return known.then(|| answer("[]".to_owned(), callback.as_deref())).ok_or(ApiError::UnknownListener);
     }
     let listener = state.hub.listen(ConnectionId(id))?;
     Ok(answer(collect(listener).await, callback.as_deref()))

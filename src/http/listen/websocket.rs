@@ -120,7 +120,7 @@ async fn run(socket: &mut WebSocket, listener: &mut Listener, heartbeat: Duratio
                 if let Err(end) = write(socket, std::iter::once(HEARTBEAT.into())).await {
                     return end;
                 }
-                beat_at += heartbeat;
+                beat_at = Instant::now() + heartbeat;
             }
         }
     }
