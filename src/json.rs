@@ -49,7 +49,7 @@ impl Serialize for Json<'_, UserState> {
 
 impl Serialize for PublicState<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        state_map(self.0.public(), serializer)
+        state_map(self.0.public().iter(), serializer)
     }
 }
 

@@ -8,7 +8,6 @@ use super::event::Event;
 use super::frame::{Frame, Presence, StateChange};
 use super::message::Audience;
 use super::names::{ChannelName, ConnectionId, ListenerId, Username};
-use super::position::Position;
 use super::router::{Effect, Recipients, Router};
 use super::state::{Change, Profile};
 use super::timestamp::Moment;
@@ -89,7 +88,7 @@ impl Router {
                         for name in inboxes {
                             let Some(user) = self.users.get_mut(name) else { continue };
                             if position.is_some() {
-                                user.retained += 1;
+                                user.retained.messages += 1;
                                 if user.is_overfull() {
                                     self.overfull_users.insert(name.clone());
                                 }
@@ -106,10 +105,8 @@ impl Router {
                         let Some(channel) = self.channels.get_mut(name) else { return };
                         if let Some(message) = message {
                             channel.recent.replace(message);
-                            let original = original.map(|original| original.position);
-                            if let Some(logged) = logged_at(channel, original) {
-                                logged.message = message.clone();
-                                logged.edit = *position;
+                            if let Some(original) = original {
+                                channel.history.replace(original.position, message.clone(), *position);
                             }
                         }
                         self.show_in_channel(name, frame, false, moment, effects);
@@ -123,37 +120,52 @@ impl Router {
                     }
                 }
             }
-            Event::Deleted { position, deletion, audience, original } => {
+            Event::Deleted { position, deletion, audience, original, about } => {
+                // Of an earlier deletion there is one entry still.
+                let adds = position.is_some() && original.map(|original| original.position) == *about;
                 let frame =
                     Frame::Deletion { position: *position, deletion: deletion.clone(), audience: audience.clone() };
                 match &deletion.channel {
                     Some(name) => {
                         let Some(channel) = self.channels.get_mut(name) else { return };
                         channel.recent.remove(deletion.uuid);
-                        if let Some(original) = original {
-                            let before = channel.history.len();
-                            channel.history.retain(|logged| logged.position != original.position);
-                            channel.retained -= (before - channel.history.len()) as u32;
+                        if let Some(original) = original
+                            && channel.history.remove(original.position)
+                        {
+                            channel.retained.messages -= 1;
+                        }
+                        if adds {
+                            channel.retained.deletions += 1;
+                            if channel.is_overfull() {
+                                self.overfull_channels.insert(name.clone());
+                            }
                         }
                         self.show_in_channel(name, frame, false, moment, effects);
                     }
                     None => {
                         let users = self.known(audience);
-                        self.each_user(&users, |user| user.recent.remove(deletion.uuid));
+                        self.each_user(&users, |user| {
+                            user.recent.remove(deletion.uuid);
+                            user.retained.deletions += u32::from(adds);
+                        });
                         self.show_to_users(&users, frame, false, effects);
                     }
                 }
             }
-            Event::ChannelTrimmed { channel, keep } => {
-                self.overfull_channels.remove(channel);
-                if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.retained = channel.retained.min(*keep);
+            Event::ChannelTrimmed { channel: name, keep } => {
+                self.overfull_channels.remove(name);
+                let Some(channel) = self.channels.get_mut(name) else { return };
+                channel.retained = *keep;
+                if channel.is_overfull() {
+                    self.overfull_channels.insert(name.clone());
                 }
             }
-            Event::InboxTrimmed { user, keep } => {
-                self.overfull_users.remove(user);
-                if let Some(user) = self.users.get_mut(user) {
-                    user.retained = user.retained.min(*keep);
+            Event::InboxTrimmed { user: name, keep } => {
+                self.overfull_users.remove(name);
+                let Some(user) = self.users.get_mut(name) else { return };
+                user.retained = *keep;
+                if user.is_overfull() {
+                    self.overfull_users.insert(name.clone());
                 }
             }
             Event::UserForgotten { name } => self.remove_user(name),
@@ -208,7 +220,8 @@ impl Router {
                 self.user_is_idle(&connection.user, moment.elapsed);
             }
         }
-        effects.extend(connection.listener.map(Effect::End));
+        let dismissed = connection.dismissed;
+        effects.extend(connection.listener.map(|listener| Effect::End { listener, dismissed }));
     }
 
     /// Makes a connection a member; says whose it is and whether that user is new there.
@@ -359,7 +372,7 @@ impl Router {
         if counts {
             self.totals.delivered += connections as u64;
         }
-        effects.push(Effect::Show { frame, to });
+        effects.push(Effect::Show { tick: self.tick, frame, to });
     }
 
     /// Puts a private frame before all connections of each user.
@@ -374,7 +387,7 @@ impl Router {
             }
             listeners.extend(user.connections.iter().filter_map(|id| self.connections.get(id)?.listener));
         }
-        effects.push(Effect::Show { frame, to: Recipients::Only(listeners) });
+        effects.push(Effect::Show { tick: self.tick, frame, to: Recipients::Only(listeners) });
     }
 
     /// The users of a private message's audience that are in memory.
@@ -389,10 +402,4 @@ impl Router {
             }
         }
     }
-}
-
-/// The history's entry at a position, if memory holds it.
-fn logged_at(channel: &mut Channel, position: Option<Position>) -> Option<&mut Logged> {
-    let index = channel.history.binary_search_by_key(&position?, |logged| logged.position).ok()?;
-    channel.history.get_mut(index)
 }

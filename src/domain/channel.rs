@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap};
+use indexmap::IndexSet;
 use uuid::Uuid;
 
 use super::frame::RecentFrames;
@@ -30,6 +31,117 @@ pub struct Logged {
     pub message: Arc<Message>,
 }
 
+/// Most bytes of message bodies in one channel's history, whatever its size; the newest always stays.
+const MAX_HISTORY_BYTES: usize = 16 << 20;
+
+/// The newest logged messages of a channel, oldest first.
+#[derive(Debug, Default)]
+pub struct History {
+    entries: VecDeque<Logged>,
+    positions: HashMap<Uuid, Position>,
+    bytes: usize,
+}
+
+impl History {
+    /// Adds the newest message.
+    pub fn push(&mut self, logged: Logged) {
+        self.positions.insert(logged.message.uuid, logged.position);
+        self.bytes += weight(&logged.message);
+        self.entries.push_back(logged);
+    }
+
+    /// Leaves only the newest `size` messages, and fewer if they are very large.
+    pub fn cut(&mut self, size: usize) {
+        while self.entries.len() > size || self.bytes > MAX_HISTORY_BYTES && self.entries.len() > 1 {
+            if let Some(oldest) = self.entries.pop_front() {
+                self.forget(&oldest);
+            }
+        }
+    }
+
+    /// The message of a uuid.
+    pub fn get(&self, uuid: Uuid) -> Option<&Logged> {
+        self.entries.get(self.index(*self.positions.get(&uuid)?)?)
+    }
+
+    /// The message at a position was edited.
+    pub fn replace(&mut self, position: Position, message: Arc<Message>, edit: Option<Position>) {
+        if let Some(index) = self.index(position) {
+            let logged = &mut self.entries[index];
+            self.bytes = self.bytes + weight(&message) - weight(&logged.message);
+            logged.message = message;
+            logged.edit = edit;
+        }
+    }
+
+    /// The message at a position is gone; whether it was here.
+    pub fn remove(&mut self, position: Position) -> bool {
+        let removed = self.index(position).and_then(|index| self.entries.remove(index));
+        if let Some(removed) = &removed {
+            self.forget(removed);
+        }
+        removed.is_some()
+    }
+
+    /// All messages, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Logged> {
+        self.entries.iter()
+    }
+
+    /// How many messages.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn index(&self, position: Position) -> Option<usize> {
+        self.entries.binary_search_by_key(&position, |logged| logged.position).ok()
+    }
+
+    fn forget(&mut self, gone: &Logged) {
+        self.positions.remove(&gone.message.uuid);
+        self.bytes -= weight(&gone.message);
+    }
+}
+
+fn weight(message: &Message) -> usize {
+    message.body.as_ref().map_or(0, |body| body.get().len())
+}
+
+/// How many entries of a kind the log holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retained {
+    /// Messages.
+    pub messages: u32,
+    /// Deletions.
+    pub deletions: u32,
+}
+
+/// Most entries of a kind that are trimmed in one go, so that no batch takes long.
+const TRIM_STEP: u32 = 2_000;
+
+impl Retained {
+    /// Whether the log holds nothing.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Whether enough entries are past retention to make trimming worth its cost.
+    pub fn exceeds(self, kept: u32) -> bool {
+        self.messages.max(self.deletions) > kept + (kept / 4).max(16)
+    }
+
+    /// What is to be left by one trimming on the way to `kept`.
+    pub fn trimmed(self, kept: u32) -> Self {
+        let left = |count: u32| count.min(kept.max(count.saturating_sub(TRIM_STEP)));
+        Self { messages: left(self.messages), deletions: left(self.deletions) }
+    }
+}
+
 /// A channel that is in memory.
 #[derive(Debug)]
 pub struct Channel {
@@ -41,10 +153,10 @@ pub struct Channel {
     pub last_active: NaiveDateTime,
     /// Who is in it.
     pub members: Members,
-    /// The newest logged messages, oldest first; at most `history_size`.
-    pub history: VecDeque<Logged>,
-    /// How many messages the log holds, those in `history` included.
-    pub retained: u32,
+    /// The newest logged messages; at most `history_size`.
+    pub history: History,
+    /// What the log holds, the history included.
+    pub retained: Retained,
     /// Recent frames, for listeners that come back.
     pub recent: RecentFrames,
     /// When it was last needed, for leaving memory.
@@ -59,8 +171,8 @@ impl Channel {
             settings,
             last_active,
             members: Members::default(),
-            history: VecDeque::new(),
-            retained: 0,
+            history: History::default(),
+            retained: Retained::default(),
             recent: RecentFrames::new(RECENT_FRAMES),
             used: Duration::ZERO,
         }
@@ -68,16 +180,14 @@ impl Channel {
 
     /// Adds a message that was logged.
     pub fn log(&mut self, logged: Logged) {
-        self.retained += 1;
-        self.history.push_back(logged);
+        self.retained.messages += 1;
+        self.history.push(logged);
         self.cut_history();
     }
 
     /// Leaves only the newest `history_size` messages in the history.
     pub fn cut_history(&mut self) {
-        let size = self.settings.history_size as usize;
-        let surplus = self.history.len().saturating_sub(size);
-        self.history.drain(..surplus);
+        self.history.cut(self.settings.history_size as usize);
     }
 
     /// The history as it is at `now` (microseconds since 1970): what is past its time is left out.
@@ -89,13 +199,12 @@ impl Channel {
     /// Whether the log may hold more messages than the history shows, so that one may come back
     /// when another goes or the history grows.
     pub fn has_older(&self) -> bool {
-        self.retained as usize > self.history.len()
+        self.retained.messages as usize > self.history.len()
     }
 
-    /// Whether enough messages are past retention to make trimming worth its cost.
+    /// Whether it is worth trimming.
     pub fn is_overfull(&self) -> bool {
-        let kept = self.settings.kept();
-        self.retained > kept + (kept / 4).max(16)
+        self.retained.exceeds(self.settings.kept())
     }
 }
 
@@ -104,7 +213,7 @@ impl Channel {
 pub struct Members {
     users: HashMap<Username, Vec<ConnectionId>>,
     connections: usize,
-    listeners: Vec<ListenerId>,
+    listeners: IndexSet<ListenerId, DefaultHashBuilder>,
 }
 
 impl Members {
@@ -131,19 +240,17 @@ impl Members {
 
     /// A member's connection began to listen.
     pub fn attach(&mut self, listener: ListenerId) {
-        self.listeners.push(listener);
+        self.listeners.insert(listener);
     }
 
     /// A member's connection listens no more.
     pub fn detach(&mut self, listener: ListenerId) {
-        if let Some(index) = self.listeners.iter().position(|other| *other == listener) {
-            self.listeners.swap_remove(index);
-        }
+        self.listeners.swap_remove(&listener);
     }
 
     /// Everyone who listens, in no order.
-    pub fn listeners(&self) -> &[ListenerId] {
-        &self.listeners
+    pub fn listeners(&self) -> impl ExactSizeIterator<Item = ListenerId> {
+        self.listeners.iter().copied()
     }
 
     /// The users, in no order.

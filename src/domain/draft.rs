@@ -13,7 +13,6 @@ use super::names::{ChannelName, ConnectionId, Username};
 use super::position::Position;
 use super::router::Router;
 use super::timestamp::Moment;
-use super::user::INBOX_SIZE;
 
 /// Something that operations have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -48,6 +47,8 @@ pub enum Refusal {
     ForeignConnection,
     /// The user's state would be larger than it may be.
     StateTooLarge,
+    /// The connection would have more channels than it may.
+    TooManyChannels,
 }
 
 /// Why an operation is not decided.
@@ -71,16 +72,16 @@ pub enum Held {
     /// The message.
     Message(Logged),
     /// Its deletion.
-    Deletion(Position),
+    Deletion {
+        /// Where that is logged.
+        position: Position,
+        /// Where the message was logged, if it ever was.
+        about: Option<Position>,
+    },
 }
 
 /// What the log holds of the uuids that a batch asked for, by uuid and channel (none: private).
 pub type HeldByUuid = HashMap<(Uuid, Option<ChannelName>), Held>;
-
-/// Most connections that one sweep ends.
-const SWEEP_STEP: usize = 500;
-/// Most channels and users that are trimmed in one batch.
-const TRIM_STEP: usize = 20;
 
 /// What an operation has added so far, to be able to take it back.
 #[derive(Debug, Clone, Copy)]
@@ -175,14 +176,9 @@ impl<'a> Draft<'a> {
         self.moment
     }
 
-    /// Events added so far.
-    pub fn len(&self) -> usize {
+    /// How many events were added so far.
+    pub fn event_count(&self) -> usize {
         self.events.len()
-    }
-
-    /// Whether no event was added.
-    pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
     }
 
     /// What the log holds of a uuid, as the present operation has changed it.
@@ -205,28 +201,6 @@ impl<'a> Draft<'a> {
         let logged = Logged { position, edit: None, committed: self.moment.micros(), message };
         let channel = logged.message.channel.clone();
         self.hold(channel.as_ref(), logged.message.uuid, Held::Message(logged));
-    }
-
-    /// Adds the end of each connection whose time is over; some may be left for the next sweep.
-    pub fn sweep(&mut self, router: &Router) -> Result<(), Undecided> {
-        for id in router.expired(self.moment, SWEEP_STEP) {
-            self.touch(Key::Connection(id), Touch::Exclusive)?;
-            self.add(Event::ConnectionEnded { id });
-        }
-        Ok(())
-    }
-
-    /// Adds the trimming of channels and inboxes that hold more than they should. It comes before
-    /// all that operations add, so that what they post is not counted.
-    pub fn trim(&mut self, router: &Router) {
-        for name in router.overfull_channels.iter().take(TRIM_STEP) {
-            if let Some(channel) = router.channel(name) {
-                self.events.push(Event::ChannelTrimmed { channel: name.clone(), keep: channel.settings.kept() });
-            }
-        }
-        for name in router.overfull_users.iter().take(TRIM_STEP) {
-            self.events.push(Event::InboxTrimmed { user: name.clone(), keep: INBOX_SIZE });
-        }
     }
 
     /// The events in order, and the channels whose history is to be read anew.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::channel::Retained;
 use super::message::{Audience, Deletion, Edit, Message};
 use super::names::{ChannelName, ConnectionId, Username};
 use super::position::Position;
@@ -96,22 +97,24 @@ pub enum Event {
         deletion: Arc<Deletion>,
         /// Who may see it.
         audience: Arc<Audience>,
-        /// The message that goes, if it is known.
+        /// What goes from the log, if it holds anything: the message, or its earlier deletion.
         original: Option<Original>,
+        /// Where the message was logged, if it ever was.
+        about: Option<Position>,
     },
-    /// The log keeps only the newest `keep` messages of a channel.
+    /// The log keeps only the newest entries of a channel.
     ChannelTrimmed {
         /// Which channel.
         channel: ChannelName,
-        /// How many messages stay.
-        keep: u32,
+        /// What stays.
+        keep: Retained,
     },
     /// The log keeps only the newest private messages of a user.
     InboxTrimmed {
         /// Whose.
         user: Username,
-        /// How many messages stay.
-        keep: u32,
+        /// What stays.
+        keep: Retained,
     },
     /// A user is no more: no state, no inbox.
     UserForgotten {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::NaiveDateTime;
 use uuid::Uuid;
 
-use super::message::{Audience, Deletion, Edit, Message};
+use super::message::{Audience, Body, Deletion, Edit, Message};
 use super::names::{ChannelName, Username};
 use super::position::Position;
 use super::state::{Change, Profile};
@@ -107,23 +107,32 @@ impl Frame {
         }
     }
 
-    /// The message it is about, if any.
-    fn message_uuid(&self) -> Option<Uuid> {
+    /// The message that it shows or changes, if any.
+    fn content_of(&self) -> Option<Uuid> {
         match self {
             Self::Message { message, .. } => Some(message.uuid),
-            _ => None,
+            Self::Edit { edit, .. } => Some(edit.uuid),
+            Self::Deletion { .. } | Self::Presence(_) | Self::StateChange(_) => None,
         }
     }
 
     /// About how many bytes it keeps alive.
     fn weight(&self) -> usize {
+        /// What each frame and each name in a list takes besides its text.
         const FIXED: usize = 256;
-        let body = match self {
-            Self::Message { message, .. } => message.body.as_ref(),
-            Self::Edit { edit, .. } => edit.body.as_ref(),
-            _ => None,
+        const NAME: usize = 64;
+        let body = |body: Option<&Body>| body.map_or(0, |body| body.get().len());
+        let names = (self.audience().only.len() + self.audience().except.len()) * NAME;
+        let content = match self {
+            Self::Message { message, .. } => body(message.body.as_ref()),
+            Self::Edit { edit, .. } => body(edit.body.as_ref()),
+            Self::Deletion { .. } => 0,
+            Self::Presence(presence) => {
+                presence.members.iter().map(|(_, profile)| NAME + profile.public_bytes()).sum::<usize>()
+            }
+            Self::StateChange(change) => change.profile.public_bytes(),
         };
-        FIXED + body.map_or(0, |body| body.get().len())
+        FIXED + names + content
     }
 }
 
@@ -183,11 +192,11 @@ impl RecentFrames {
         }
     }
 
-    /// Takes the message back.
+    /// Takes the message back, with its edits.
     pub fn remove(&mut self, uuid: Uuid) {
         let bytes = &mut self.bytes;
         self.frames.retain(|(_, frame)| {
-            let goes = frame.message_uuid() == Some(uuid);
+            let goes = frame.content_of() == Some(uuid);
             if goes {
                 *bytes -= frame.weight();
             }

@@ -10,11 +10,12 @@ pub mod message;
 pub mod settings;
 pub mod state;
 
-pub mod event;
 pub mod frame;
 
 pub mod channel;
 pub mod connection;
+
+pub mod event;
 pub mod user;
 
 pub mod view;

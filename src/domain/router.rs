@@ -15,7 +15,7 @@ use super::position::Position;
 use super::state::Profile;
 use super::timestamp::Moment;
 use super::user::User;
-use super::view::{ChannelView, ChannelsView, InfoOptions};
+use super::view::{ChannelView, ChannelsView, InfoOptions, Totals};
 
 /// What nobody is in, and nobody asked for during this time, leaves memory.
 const IDLE: Duration = Duration::from_secs(60);
@@ -29,13 +29,20 @@ const UNLOAD_STEP: usize = 1_000;
 pub enum Effect {
     /// A frame goes to listeners.
     Show {
+        /// Its place in the order in which things are shown.
+        tick: Tick,
         /// The frame.
         frame: Frame,
         /// To whom.
         to: Recipients,
     },
     /// A listener's connection is over.
-    End(ListenerId),
+    End {
+        /// Who listens.
+        listener: ListenerId,
+        /// Whether the client asked for it.
+        dismissed: bool,
+    },
 }
 
 /// Who gets a frame.
@@ -50,15 +57,6 @@ pub enum Recipients {
     },
     /// These, once each.
     Only(Vec<ListenerId>),
-}
-
-/// What happened since the start, as the stock server counts it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Totals {
-    /// Messages that were posted with a target.
-    pub posted: u64,
-    /// Messages times the connections they went to.
-    pub delivered: u64,
 }
 
 /// What an operation must find in memory before it can be decided.
@@ -169,11 +167,6 @@ impl Router {
     /// Users that have connections, in no order.
     pub fn connected_users(&self) -> impl Iterator<Item = (&Username, &User)> {
         self.users.iter().filter(|(_, user)| !user.connections.is_empty())
-    }
-
-    /// Everyone who listens in a channel right now, in no order.
-    pub fn listeners(&self, channel: &ChannelName) -> &[ListenerId] {
-        self.channels.get(channel).map_or(&[], |channel| channel.members.listeners())
     }
 
     /// Looks at the channels named that are in memory, in this order, and at their members.
@@ -358,15 +351,15 @@ impl Router {
     }
 
     /// Whether anything waits to be trimmed.
-    fn has_overfull(&self) -> bool {
+    pub fn has_overfull(&self) -> bool {
         !self.overfull_channels.is_empty() || !self.overfull_users.is_empty()
     }
 
-    /// Whether anything has to be ended, trimmed or unloaded by now.
+    /// Whether anything has to be ended or unloaded by now.
     pub fn is_anything_due(&self, moment: Moment) -> bool {
         let expired = self.expiring.first().is_some_and(|(at, _)| *at <= moment.elapsed);
         let idle = self.idle.front().is_some_and(|(at, _)| *at <= moment.elapsed);
-        expired || idle || self.has_overfull()
+        expired || idle
     }
 
     /// How many channels and users are in memory.
@@ -376,7 +369,12 @@ impl Router {
 
     /// The logged message of that uuid in a channel's history, if memory holds it.
     pub(super) fn logged(&self, channel: &ChannelName, uuid: Uuid) -> Option<&Logged> {
-        self.channels.get(channel)?.history.iter().rev().find(|logged| logged.message.uuid == uuid)
+        self.channels.get(channel)?.history.get(uuid)
+    }
+
+    /// Channels and inboxes of which the log holds more than it should.
+    pub(super) fn overfull(&self) -> (impl Iterator<Item = &ChannelName>, impl Iterator<Item = &Username>) {
+        (self.overfull_channels.iter(), self.overfull_users.iter())
     }
 }
 

@@ -1,5 +1,6 @@
 //! A user's state: a flat map whose values are scalars, and which of its keys are public.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -84,40 +85,66 @@ impl UserState {
         self.0.iter().map(|(key, value)| (&**key, value))
     }
 
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&StateValue> {
+        self.0.get(key)
+    }
+
     /// Whether it exceeds [`MAX_STATE_KEYS`] or [`MAX_STATE_BYTES`].
     pub fn is_too_large(&self) -> bool {
-        let bytes = || self.0.iter().map(|(key, value)| key.len() + value.bytes() + 4).sum::<usize>();
-        self.0.len() > MAX_STATE_KEYS || bytes() > MAX_STATE_BYTES
+        self.0.len() > MAX_STATE_KEYS || self.bytes() > MAX_STATE_BYTES
+    }
+
+    /// About how many bytes it takes as JSON text.
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|(key, value)| key.len() + value.bytes() + 4).sum()
     }
 }
 
 /// The keys of a state that everyone may see, in the order given.
 pub type PublicKeys = Arc<[Arc<str>]>;
 
-/// A user's state at one moment and which of it is public; a clone shares both.
+/// A user's state at one moment and which of it is public; a clone shares all of it.
 #[derive(Debug, Clone)]
 pub struct Profile {
-    /// All of the state.
-    pub state: Arc<UserState>,
-    /// The keys that everyone may see.
-    pub public_keys: PublicKeys,
+    state: Arc<UserState>,
+    public_keys: PublicKeys,
+    public: Arc<UserState>,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Self { state: Arc::default(), public_keys: Arc::from([]) }
+        Self::new(UserState::default(), Arc::from([]))
     }
 }
 
 impl Profile {
-    /// What everyone may see, in the state's order.
-    pub fn public(&self) -> impl Iterator<Item = (&str, &StateValue)> {
-        self.state.iter().filter(|(key, _)| self.is_public(key))
+    /// A state of which everyone may see these keys; some may have no value yet.
+    pub fn new(state: UserState, public_keys: PublicKeys) -> Self {
+        let keys: HashSet<&str> = public_keys.iter().map(|key| &**key).collect();
+        let shown = state.0.iter().filter(|(key, _)| keys.contains(&***key));
+        let public = UserState(shown.map(|(key, value)| (key.clone(), value.clone())).collect());
+        Self { state: Arc::new(state), public: Arc::new(public), public_keys }
     }
 
-    /// Whether everyone may see that key.
-    pub fn is_public(&self, key: &str) -> bool {
-        self.public_keys.iter().any(|public| **public == *key)
+    /// All of the state.
+    pub fn state(&self) -> &UserState {
+        &self.state
+    }
+
+    /// What everyone may see, in the state's order.
+    pub fn public(&self) -> &UserState {
+        &self.public
+    }
+
+    /// The keys that everyone may see.
+    pub fn public_keys(&self) -> &PublicKeys {
+        &self.public_keys
+    }
+
+    /// About how many bytes the public part takes as JSON text.
+    pub fn public_bytes(&self) -> usize {
+        self.public.bytes()
     }
 }
 

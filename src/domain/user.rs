@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::NaiveDateTime;
 use uuid::Uuid;
 
+use super::channel::Retained;
 use super::frame::RecentFrames;
 use super::names::ConnectionId;
 use super::state::Profile;
@@ -23,8 +24,8 @@ pub struct User {
     pub connections: Vec<ConnectionId>,
     /// Recent private frames, for listeners that come back.
     pub recent: RecentFrames,
-    /// How many private messages the log holds for it.
-    pub retained: u32,
+    /// What the log holds for it.
+    pub retained: Retained,
     /// When it was last active.
     pub last_active: NaiveDateTime,
     /// When it was last needed, for leaving memory.
@@ -39,14 +40,14 @@ impl User {
             profile,
             connections: Vec::new(),
             recent: RecentFrames::new(INBOX_SIZE as usize),
-            retained: 0,
+            retained: Retained::default(),
             last_active,
             used: Duration::ZERO,
         }
     }
 
-    /// Whether enough private messages are past retention to make trimming worth its cost.
+    /// Whether its inbox is worth trimming.
     pub fn is_overfull(&self) -> bool {
-        self.retained > INBOX_SIZE + INBOX_SIZE / 2
+        self.retained.exceeds(INBOX_SIZE)
     }
 }

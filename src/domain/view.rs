@@ -1,10 +1,12 @@
 //! Views: what back ends are told about channels and users, taken at one moment.
 
+use std::time::Duration;
+
 use hashbrown::HashSet;
 use uuid::Uuid;
 
 use super::channel::{Channel, Logged};
-use super::names::{ChannelName, Username};
+use super::names::{ChannelName, ConnectionId, Username};
 use super::settings::ChannelSettings;
 use super::state::Profile;
 use super::timestamp::{Moment, Timestamp};
@@ -66,6 +68,47 @@ pub struct ChannelsView {
     pub users: Vec<(Username, Profile)>,
     /// Whether only public state is to be shown.
     pub public_state_only: bool,
+}
+
+/// What happened since the start, as the stock server counts it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    /// Messages that were posted with a target.
+    pub posted: u64,
+    /// Messages times the connections they went to.
+    pub delivered: u64,
+}
+
+/// Everything that the admin panel shows.
+#[derive(Debug)]
+pub struct Report {
+    /// Users that are stored.
+    pub users: u64,
+    /// Channels that are stored.
+    pub channels: u64,
+    /// Connections.
+    pub connections: usize,
+    /// What happened since the start.
+    pub totals: Totals,
+    /// All channels.
+    pub view: ChannelsView,
+    /// Users that have connections.
+    pub connected: Vec<ConnectedUser>,
+    /// Time since the start.
+    pub uptime: Duration,
+}
+
+/// A user that has connections.
+#[derive(Debug)]
+pub struct ConnectedUser {
+    /// Its name.
+    pub name: Username,
+    /// Its identity.
+    pub uuid: Uuid,
+    /// Its state.
+    pub profile: Profile,
+    /// Its connections.
+    pub connections: Vec<ConnectionId>,
 }
 
 impl ChannelView {

@@ -16,7 +16,8 @@ use uuid::Uuid;
 use crate::domain::names::{ChannelName, NameError, Username};
 use crate::domain::timestamp::Timestamp;
 
-/// Most names in one list: more than any application needs, few enough to walk under a lock.
+/// Most elements in one list or map: more than any application needs, few enough to walk under a
+/// lock.
 pub const MAX_LIST: usize = 10_000;
 
 /// What is wrong with one value: texts, or faults by field, index or key.
@@ -142,16 +143,6 @@ impl<'a> Form<'a> {
             _ => Err(self.faults),
         }
     }
-
-    /// Whether nothing is wrong so far.
-    pub fn is_good(&self) -> bool {
-        self.faults.is_empty()
-    }
-
-    /// What is wrong so far.
-    pub fn into_faults(self) -> Faults {
-        self.faults
-    }
 }
 
 /// A string.
@@ -263,11 +254,16 @@ pub fn timestamp(raw: &RawValue) -> Result<Timestamp, Fault> {
     text(raw).as_deref().and_then(Timestamp::parse).ok_or_else(|| "Not a valid datetime.".into())
 }
 
+/// A list or map has more than [`MAX_LIST`] elements.
+pub fn too_long() -> Fault {
+    format!("Longer than maximum length {MAX_LIST}.").into()
+}
+
 /// A list of at most [`MAX_LIST`] elements, each read alike; faults by index.
 pub fn list<'a, T>(raw: &'a RawValue, read: impl Fn(&'a RawValue) -> Result<T, Fault>) -> Result<Vec<T>, Fault> {
     let items = items(raw).ok_or("Not a valid list.")?;
     if items.len() > MAX_LIST {
-        return Err(format!("Longer than maximum length {MAX_LIST}.").into());
+        return Err(too_long());
     }
     let mut faults = Faults::new();
     let mut values = Vec::with_capacity(items.len());
@@ -283,9 +279,12 @@ pub fn list<'a, T>(raw: &'a RawValue, read: impl Fn(&'a RawValue) -> Result<T, F
     if faults.is_empty() { Ok(values) } else { Err(Fault::Parts(faults)) }
 }
 
-/// A map whose values are read alike, `null` included; faults by key, one level deeper.
+/// A map of at most [`MAX_LIST`] keys whose values are read alike, `null` included; faults by key, one level deeper.
 pub fn map<'a>(raw: &'a RawValue, mut read: impl FnMut(&str, &'a RawValue) -> Result<(), Fault>) -> Result<(), Fault> {
     let fields = fields(raw).ok_or("Not a valid mapping type.")?;
+    if fields.len() > MAX_LIST {
+        return Err(too_long());
+    }
     let mut faults = Faults::new();
     for (key, raw) in fields {
         if let Err(fault) = read(&key, raw) {
@@ -432,7 +431,7 @@ mod tests {
         assert_eq!(form.optional("b", |raw| list(raw, string)), None);
         assert_eq!(form.optional("c", string), None);
         assert_eq!(form.required("d", string), None);
-        let faults = serde_json::to_string(&form.into_faults()).unwrap();
+        let faults = serde_json::to_string(&form.finish::<()>(None).unwrap_err()).unwrap();
         let expected = r#"{"b":{"0":["Not a valid string."],"2":["Field may not be null."]},"c":["Field may not be null."],"d":["Missing data for required field."]}"#;
         assert_eq!(faults, expected);
     }

@@ -241,7 +241,7 @@ mod tests {
         let mut state = crate::domain::state::UserState::default();
         state.set("color", StateValue::Text("red".into()));
         state.set("secret", StateValue::Number("1".into()));
-        Profile { state: Arc::new(state), public_keys: Arc::from(["color".into()]) }
+        Profile::new(state, Arc::from(["color".into()]))
     }
 
     fn body(text: &str) -> Option<crate::domain::message::Body> {

@@ -11,11 +11,10 @@ use crate::domain::message::Message;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::operation::{Connected, DeleteOne, Posted, Receipt, StateReport, Subscribed, Unsubscribed};
 use crate::domain::position::{Cursor, Epoch, Position};
-use crate::domain::router::Totals;
 use crate::domain::settings::ChannelSettings;
 use crate::domain::state::{Profile, UserState};
 use crate::domain::timestamp::Timestamp;
-use crate::domain::view::{ChannelView, ChannelsView};
+use crate::domain::view::{ChannelView, ChannelsView, Report};
 use crate::json::{Json, PublicState};
 
 #[derive(Serialize)]
@@ -174,7 +173,7 @@ impl<'a> ChannelsReply<'a> {
             user: Json(user),
             state: match view.public_state_only {
                 true => ShownState::Public(PublicState(profile)),
-                false => ShownState::All(Json(&*profile.state)),
+                false => ShownState::All(Json(profile.state())),
             },
         };
         Self { channels: channels_by_name(&view.channels, epoch), users: view.users.iter().map(user).collect() }
@@ -221,7 +220,7 @@ fn text(reply: &impl Serialize) -> String {
 pub fn connected(connected: &Connected, epoch: &Epoch) -> String {
     text(&ConnectedReply {
         conn_id: Json(&connected.id),
-        state: Json(&*connected.profile.state),
+        state: Json(connected.profile.state()),
         username: Json(&connected.user),
         public_state: PublicState(&connected.profile),
         channels: Json(&connected.channels),
@@ -253,9 +252,9 @@ pub fn unsubscribed(unsubscribed: &Unsubscribed, epoch: &Epoch) -> String {
 /// The answer to `/user_state`.
 pub fn state(report: &StateReport) -> String {
     text(&StateReply {
-        user_state: Json(&*report.profile.state),
+        user_state: Json(report.profile.state()),
         changed_state: changed(&report.changed),
-        public_keys: report.profile.public_keys.iter().map(|key| &**key).collect(),
+        public_keys: report.profile.public_keys().iter().map(|key| &**key).collect(),
     })
 }
 
@@ -306,38 +305,6 @@ pub fn channels(view: &ChannelsView, epoch: &Epoch) -> String {
     text(&ChannelsReply::of(view, epoch))
 }
 
-/// What `/admin/admin.json` reports.
-#[derive(Debug)]
-pub struct AdminReport {
-    /// Users that are stored.
-    pub users: u64,
-    /// Channels that are stored.
-    pub channels: u64,
-    /// Connections.
-    pub connections: usize,
-    /// What happened since the start.
-    pub totals: Totals,
-    /// All channels.
-    pub view: ChannelsView,
-    /// Users that have connections.
-    pub connected: Vec<ConnectedUser>,
-    /// Time since the start.
-    pub uptime: std::time::Duration,
-}
-
-/// A user that has connections.
-#[derive(Debug)]
-pub struct ConnectedUser {
-    /// Its name.
-    pub name: Username,
-    /// Its identity.
-    pub uuid: Uuid,
-    /// Its state.
-    pub profile: Profile,
-    /// Its connections.
-    pub connections: Vec<ConnectionId>,
-}
-
 #[derive(Serialize)]
 struct ConnectedUserReply<'a> {
     state: PublicState<'a>,
@@ -361,7 +328,7 @@ struct AdminReply<'a> {
 }
 
 /// The answer of `/admin/admin.json`.
-pub fn admin(report: &AdminReport, epoch: &Epoch) -> String {
+pub fn admin(report: &Report, epoch: &Epoch) -> String {
     text(&AdminReply {
         remembered_user_count: report.users,
         unique_user_count: report.connected.len(),

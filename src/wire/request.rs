@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::form::{self, Fault, Faults, Form, NULL, NotJson, WRONG_TYPE, schema_fault};
+use super::form::{self, Fault, Faults, Form, MAX_LIST, NULL, NotJson, WRONG_TYPE, schema_fault};
 use crate::domain::message::{Audience, Deletion, Edit, Message};
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::operation::{
@@ -18,6 +18,9 @@ use crate::domain::state::{PublicKeys, UserState};
 use crate::domain::timestamp::Timestamp;
 use crate::domain::view::InfoOptions;
 use crate::json;
+
+/// Most users that the messages of one request name in all: each may be a row in the store.
+const MAX_RECIPIENTS: usize = 100_000;
 
 /// Why a body is no request.
 #[derive(Debug)]
@@ -222,6 +225,9 @@ fn batch<T>(body: &[u8], read: impl Fn(Form<'_>) -> Result<T, Faults>) -> Result
         return Err(schema_fault(WRONG_TYPE).into());
     }
     let items: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| Invalid::NotJson)?;
+    if items.len() > MAX_LIST {
+        return Err(Faults::from([("_schema".to_owned(), form::too_long())]).into());
+    }
     let mut faults = Faults::new();
     let mut values = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
@@ -280,6 +286,11 @@ pub fn post(body: &[u8], now: Timestamp) -> Result<Post, Invalid> {
         };
         Ok(PostOne { message: Arc::new(message), uuid_given: uuid.is_some() })
     })?;
+    let recipients: usize = messages.iter().map(|one| one.message.audience.only.len()).sum();
+    if recipients > MAX_RECIPIENTS {
+        let fault = format!("More than {MAX_RECIPIENTS} recipients.").into();
+        return Err(Faults::from([("_schema".to_owned(), fault)]).into());
+    }
     Ok(Post { messages, posted: Vec::new() })
 }
 
@@ -330,7 +341,8 @@ pub fn configure(body: &[u8]) -> Result<Configure, Invalid> {
         Ok(())
     });
     match (read, wrong) {
-        (Err(_), _) => Err(schema_fault(WRONG_TYPE).into()),
+        (Err(_), _) if !raw.get().starts_with('{') => Err(schema_fault(WRONG_TYPE).into()),
+        (Err(fault), _) => Err(Faults::from([("_schema".to_owned(), fault)]).into()),
         (Ok(()), Some(faults)) => Err(faults.into()),
         (Ok(()), None) => Ok(Configure { channels }),
     }

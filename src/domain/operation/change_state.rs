@@ -42,17 +42,18 @@ impl Operation for ChangeState {
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
         draft.touch(Key::User(self.user.clone()), Touch::Exclusive)?;
         let user = router.user(&self.user).ok_or(Refusal::UnknownUser)?;
-        let mut state = UserState::clone(&user.profile.state);
+        let mut state = user.profile.state().clone();
         self.changed = state.merge(&self.state);
         if state.is_too_large() {
             return Err(Refusal::StateTooLarge.into());
         }
-        let public_keys = self.public_keys.clone().unwrap_or_else(|| user.profile.public_keys.clone());
-        if self.changed.is_empty() && public_keys == user.profile.public_keys {
+        let public_keys = self.public_keys.clone().unwrap_or_else(|| user.profile.public_keys().clone());
+        if self.changed.is_empty() && public_keys == *user.profile.public_keys() {
             return Ok(());
         }
-        let profile = Profile { state: Arc::new(state), public_keys };
-        let told: Arc<[Change]> = self.changed.iter().filter(|(key, _)| profile.is_public(key)).cloned().collect();
+        let profile = Profile::new(state, public_keys);
+        let is_public = |(key, _): &&Change| profile.public().get(key).is_some();
+        let told: Arc<[Change]> = self.changed.iter().filter(is_public).cloned().collect();
         draft.add(Event::UserKept { name: self.user.clone(), uuid: user.uuid, profile });
         if !told.is_empty() {
             draft.add(Event::StateChanged { user: self.user.clone(), changed: told });

@@ -7,7 +7,7 @@ use crate::domain::draft::{Draft, Key, Touch, Undecided};
 use crate::domain::event::Event;
 use crate::domain::names::ChannelName;
 use crate::domain::router::{Needs, Router};
-use crate::domain::settings::{ChannelSettings, SettingsPatch};
+use crate::domain::settings::SettingsPatch;
 use crate::domain::timestamp::Moment;
 use crate::domain::view::{ChannelsView, InfoOptions};
 

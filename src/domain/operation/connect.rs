@@ -1,7 +1,5 @@
 //! `/connect`: lets a listener in.
 
-use std::sync::Arc;
-
 use hashbrown::HashMap;
 use uuid::Uuid;
 
@@ -93,14 +91,14 @@ impl Connect {
         let known = router.user(&self.user);
         let key = Key::User(self.user.clone());
         if let Some(user) = known {
-            let same_keys = user.profile.public_keys == self.public_keys;
+            let same_keys = *user.profile.public_keys() == self.public_keys;
             if same_keys && self.user_state.iter().next().is_none() {
                 return draft.touch(key, Touch::Shared);
             }
         }
         draft.touch(key, Touch::Exclusive)?;
         let mut state = match known {
-            Some(user) => UserState::clone(&user.profile.state),
+            Some(user) => user.profile.state().clone(),
             None => self.fresh_user_state.clone(),
         };
         state.merge(&self.user_state);
@@ -110,7 +108,7 @@ impl Connect {
         draft.add(Event::UserKept {
             name: self.user.clone(),
             uuid: known.map_or(self.user_uuid, |user| user.uuid),
-            profile: Profile { state: Arc::new(state), public_keys: self.public_keys.clone() },
+            profile: Profile::new(state, self.public_keys.clone()),
         });
         Ok(())
     }

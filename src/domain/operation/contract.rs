@@ -1,16 +1,22 @@
 //! What every operation does.
 
-use crate::domain::draft::{Draft, Undecided};
+use crate::domain::draft::{Draft, Key, Undecided};
 use crate::domain::router::{Needs, Router};
 use crate::domain::timestamp::Moment;
 
 /// One request that changes something: all of it happens, or nothing.
-pub trait Operation: Send + 'static {
+pub trait Operation: Send + Sync + 'static {
     /// What the back end is told.
     type Outcome: Send + 'static;
 
     /// Adds what must be in memory before this can be decided.
     fn needs(&self, router: &Router, needs: &mut Needs);
+
+    /// What it shows something in: later requests of which nothing is stored, and which touch the
+    /// same, are shown after it.
+    fn shows_in(&self) -> Vec<Key> {
+        Vec::new()
+    }
 
     /// Adds the events that this leads to, as things stand in `router`. May be asked again after
     /// [`Undecided::Later`].

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::contract::Operation;
-use super::edit::{Receipt, has_target, need_original, recent_message, touch};
-use crate::domain::draft::{Draft, Held, Undecided};
+use super::edit::{Receipt, has_target, need_original, recent_message, touch, touch_holders};
+use super::post::shown_in;
+use crate::domain::draft::{Draft, Held, Key, Undecided};
 use crate::domain::event::{Event, Original};
 use crate::domain::message::Deletion;
 use crate::domain::position::Position;
@@ -32,6 +33,11 @@ impl Operation for Delete {
         }
     }
 
+    fn shows_in(&self) -> Vec<Key> {
+        let places = self.deletions.iter().map(|one| (one.channel.as_ref(), &one.audience));
+        places.flat_map(|(channel, audience)| shown_in(channel, audience)).collect()
+    }
+
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
         self.positions.clear();
         for deletion in &self.deletions {
@@ -54,15 +60,18 @@ fn decide_one(deletion: &DeleteOne, router: &Router, draft: &mut Draft) -> Resul
     let held = draft.held(router, channel, deletion.uuid);
     let logs = channel.is_some_and(|name| router.channel(name).is_some_and(|channel| channel.settings.logs()));
     let position = (logs || held.is_some()).then(|| draft.next_position());
-    let (original, audience) = match &held {
+    let (original, about, audience) = match &held {
         Some(Held::Message(logged)) => {
+            touch_holders(&logged.message, draft)?;
             let original = Original { position: logged.position, edit: logged.edit };
-            (Some(original), logged.message.audience.clone())
+            (Some(original), Some(logged.position), logged.message.audience.clone())
         }
-        Some(Held::Deletion(earlier)) => (Some(Original { position: *earlier, edit: None }), deletion.audience.clone()),
+        Some(Held::Deletion { position, about }) => {
+            (Some(Original { position: *position, edit: None }), *about, deletion.audience.clone())
+        }
         None => {
             let recent = recent_message(channel, &deletion.audience, deletion.uuid, router);
-            (None, recent.map_or(&deletion.audience, |message| &message.audience).clone())
+            (None, None, recent.map_or(&deletion.audience, |message| &message.audience).clone())
         }
     };
     if let Some(name) = channel
@@ -72,8 +81,9 @@ fn decide_one(deletion: &DeleteOne, router: &Router, draft: &mut Draft) -> Resul
         draft.reload(name);
     }
     if let Some(position) = position {
-        draft.hold(channel, deletion.uuid, Held::Deletion(position));
+        draft.hold(channel, deletion.uuid, Held::Deletion { position, about });
     }
-    draft.add(Event::Deleted { position, deletion: deletion.clone(), audience: Arc::new(audience), original });
+    let audience = Arc::new(audience);
+    draft.add(Event::Deleted { position, deletion: deletion.clone(), audience, original, about });
     Ok(position)
 }

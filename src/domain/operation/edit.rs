@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::contract::Operation;
+use super::post::shown_in;
 use crate::domain::draft::{Draft, Held, Key, Touch, Undecided};
 use crate::domain::event::{Event, Original};
 use crate::domain::message::{Audience, Edit, Message};
@@ -33,6 +34,11 @@ impl Operation for EditMessages {
         }
     }
 
+    fn shows_in(&self) -> Vec<Key> {
+        let places = self.edits.iter().map(|one| (one.channel.as_ref(), &one.audience));
+        places.flat_map(|(channel, audience)| shown_in(channel, audience)).collect()
+    }
+
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
         self.positions.clear();
         for edit in &self.edits {
@@ -53,6 +59,7 @@ fn decide_one(edit: &Arc<Edit>, router: &Router, draft: &mut Draft) -> Result<Re
     touch(edit.channel.as_ref(), &edit.audience, edit.uuid, draft)?;
     let event = match draft.held(router, edit.channel.as_ref(), edit.uuid) {
         Some(Held::Message(mut logged)) => {
+            touch_holders(&logged.message, draft)?;
             let position = draft.next_position();
             let original = Original { position: logged.position, edit: logged.edit };
             let message = Arc::new(edit.applied_to(&logged.message));
@@ -67,7 +74,7 @@ fn decide_one(edit: &Arc<Edit>, router: &Router, draft: &mut Draft) -> Result<Re
                 message: Some(message),
             }
         }
-        Some(Held::Deletion(_)) | None => {
+        Some(Held::Deletion { .. }) | None => {
             let recent = recent_message(edit.channel.as_ref(), &edit.audience, edit.uuid, router);
             let message = recent.map(|message| Arc::new(edit.applied_to(message)));
             let audience = recent.map_or(&edit.audience, |message| &message.audience);
@@ -124,6 +131,12 @@ pub(super) fn touch(
         Some(name) => draft.touch(Key::Channel(name.clone()), Touch::Shared),
         None => audience.only.iter().try_for_each(|name| draft.touch(Key::User(name.clone()), Touch::Shared)),
     }
+}
+
+/// Keeps apart what changes the inboxes that hold a private message, whomever the request names.
+pub(super) fn touch_holders(message: &Message, draft: &mut Draft) -> Result<(), Undecided> {
+    let users = if message.channel.is_none() { message.audience.named() } else { Vec::new() };
+    users.into_iter().try_for_each(|name| draft.touch(Key::User(name), Touch::Shared))
 }
 
 /// A message that is not logged but still among the recent frames.

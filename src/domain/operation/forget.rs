@@ -16,25 +16,31 @@ pub struct ForgetIdleUsers {
     pub users: Vec<Username>,
     /// Who was active after this stays.
     pub idle_since: NaiveDateTime,
+    /// How many went; counted while deciding.
+    pub forgotten: usize,
 }
 
 impl Operation for ForgetIdleUsers {
-    type Outcome = ();
+    type Outcome = usize;
 
     fn needs(&self, _router: &Router, needs: &mut Needs) {
         needs.users.extend(self.users.iter().cloned());
     }
 
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
+        self.forgotten = 0;
         for name in &self.users {
             let Some(user) = router.user(name) else { continue };
             if user.connections.is_empty() && user.last_active <= self.idle_since {
                 draft.touch(Key::User(name.clone()), Touch::Exclusive)?;
                 draft.add(Event::UserForgotten { name: name.clone() });
+                self.forgotten += 1;
             }
         }
         Ok(())
     }
 
-    fn outcome(self, _router: &Router, _moment: Moment) {}
+    fn outcome(self, _router: &Router, _moment: Moment) -> usize {
+        self.forgotten
+    }
 }

@@ -11,6 +11,7 @@ mod forget;
 mod post;
 mod subscribe;
 mod sweep;
+mod trim;
 mod unsubscribe;
 
 pub use change_state::{ChangeState, StateReport};
@@ -23,4 +24,5 @@ pub use forget::ForgetIdleUsers;
 pub use post::{Post, PostOne, Posted};
 pub use subscribe::{Subscribe, Subscribed};
 pub use sweep::Sweep;
+pub use trim::Trim;
 pub use unsubscribe::{Unsubscribe, Unsubscribed};

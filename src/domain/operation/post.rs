@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::contract::Operation;
 use crate::domain::draft::{Draft, Held, Key, Touch, Undecided};
 use crate::domain::event::Event;
-use crate::domain::message::Message;
-use crate::domain::names::Username;
+use crate::domain::message::{Audience, Message};
+use crate::domain::names::{ChannelName, Username};
 use crate::domain::position::Position;
 use crate::domain::router::{Needs, Router};
 use crate::domain::timestamp::Moment;
@@ -55,6 +55,11 @@ impl Operation for Post {
         }
     }
 
+    fn shows_in(&self) -> Vec<Key> {
+        let places = self.messages.iter().map(|one| (one.message.channel.as_ref(), &one.message.audience));
+        places.flat_map(|(channel, audience)| shown_in(channel, audience)).collect()
+    }
+
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
         self.posted.clear();
         for one in &self.messages {
@@ -80,29 +85,33 @@ fn decide_one(one: &PostOne, router: &Router, draft: &mut Draft) -> Result<Optio
         }
         None if message.audience.only.is_empty() => return Ok(None),
         None => {
-            let inboxes = known_users(message, router);
-            for name in &inboxes {
+            let named = message.audience.named();
+            for name in &named {
                 draft.touch(Key::User(name.clone()), Touch::Shared)?;
             }
+            let inboxes: Vec<Username> = named.into_iter().filter(|name| router.user(name).is_some()).collect();
             (!inboxes.is_empty(), inboxes)
         }
     };
-    if !logs || message.no_history {
-        draft.add(Event::Posted { position: None, message: message.clone(), inboxes });
-        return Ok(Some(Posted { message: message.clone(), position: None, duplicate: false }));
-    }
     if one.uuid_given {
         draft.touch(Key::Message(message.uuid), Touch::Exclusive)?;
+    }
+    // What the log holds is not said again, stored or not.
+    if one.uuid_given {
         match draft.held(router, message.channel.as_ref(), message.uuid) {
             Some(Held::Message(logged)) => {
                 let position = Some(logged.position);
                 return Ok(Some(Posted { message: logged.message, position, duplicate: true }));
             }
-            Some(Held::Deletion(position)) => {
+            Some(Held::Deletion { position, .. }) => {
                 return Ok(Some(Posted { message: message.clone(), position: Some(position), duplicate: true }));
             }
             None => {}
         }
+    }
+    if !logs || message.no_history {
+        draft.add(Event::Posted { position: None, message: message.clone(), inboxes });
+        return Ok(Some(Posted { message: message.clone(), position: None, duplicate: false }));
     }
     let position = draft.next_position();
     if one.uuid_given {
@@ -112,29 +121,26 @@ fn decide_one(one: &PostOne, router: &Router, draft: &mut Draft) -> Result<Optio
     Ok(Some(Posted { message: message.clone(), position: Some(position), duplicate: false }))
 }
 
-/// The users a private message reaches.
-fn known_users(message: &Message, router: &Router) -> Vec<Username> {
-    message.audience.named().into_iter().filter(|name| router.user(name).is_some()).collect()
+/// What something about a message is shown in: its channel, or the users it is meant for.
+pub(super) fn shown_in(channel: Option<&ChannelName>, audience: &Audience) -> Vec<Key> {
+    match channel {
+        Some(name) => vec![Key::Channel(name.clone())],
+        None => audience.only.iter().cloned().map(Key::User).collect(),
+    }
 }
 
 impl Post {
-    /// What the messages touch, for keeping order with those that are on their way.
-    pub fn keys(&self) -> impl Iterator<Item = Key> {
-        self.messages.iter().flat_map(|one| {
-            let users = if one.message.channel.is_none() { one.message.audience.only.as_slice() } else { &[] };
-            let channel = one.message.channel.iter().cloned().map(Key::Channel);
-            channel.chain(users.iter().cloned().map(Key::User))
-        })
-    }
-
     /// Whether nothing of it is logged and all that it needs is in memory, so that no store is
     /// asked and nothing but memory changes.
     pub fn is_ephemeral(&self, router: &Router) -> bool {
         self.messages.iter().all(|one| match &one.message.channel {
-            Some(name) => {
-                let logs = router.channel(name).is_some_and(|channel| channel.settings.logs());
-                router.knows_channel(name) && (one.message.no_history || !logs)
-            }
+            Some(name) => match router.channel(name) {
+                // A uuid may be a repetition of what the log holds.
+                Some(channel) if one.uuid_given && !channel.retained.is_empty() => false,
+                Some(channel) => one.message.no_history || !channel.settings.logs(),
+                None => router.knows_channel(name),
+            },
+            None if one.uuid_given => false,
             None => {
                 let mut users = one.message.audience.only.iter();
                 users.clone().all(|name| router.knows_user(name))

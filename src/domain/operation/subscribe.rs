@@ -14,6 +14,9 @@ use crate::domain::settings::{ChannelSettings, SettingsPatch};
 use crate::domain::timestamp::Moment;
 use crate::domain::view::{ChannelsView, InfoOptions};
 
+/// Most channels of one connection: each answer about it lists them all.
+const MAX_CHANNELS: usize = 10_000;
+
 /// A connection becomes a member of more channels.
 #[derive(Debug)]
 pub struct Subscribe {
@@ -75,9 +78,14 @@ pub(super) fn add_subscriptions<'a>(
     draft: &mut Draft,
 ) -> Result<(), Undecided> {
     let mut seen = HashSet::new();
+    let mut count = current.map_or(0, BTreeSet::len);
     for (name, uuid) in wanted {
         if !seen.insert(name) || current.is_some_and(|channels| channels.contains(name)) {
             continue;
+        }
+        count += 1;
+        if count > MAX_CHANNELS {
+            return Err(Refusal::TooManyChannels.into());
         }
         let key = Key::Channel(name.clone());
         if router.channel(name).is_some() {

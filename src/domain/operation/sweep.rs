@@ -1,11 +1,16 @@
 //! The sweep: ends connections whose time is over.
 
 use super::contract::Operation;
-use crate::domain::draft::{Draft, Undecided};
+use crate::domain::draft::{Draft, Key, Touch, Undecided};
+use crate::domain::event::Event;
 use crate::domain::router::{Needs, Router};
 use crate::domain::timestamp::Moment;
 
-/// Connections that nobody listens on any more end; the server asks for it every second.
+/// Most connections that end in one go.
+const STEP: usize = 500;
+
+/// Some of the connections that nobody listens on any more end; the server asks for it every
+/// second, until none is left.
 #[derive(Debug)]
 pub struct Sweep;
 
@@ -15,7 +20,11 @@ impl Operation for Sweep {
     fn needs(&self, _router: &Router, _needs: &mut Needs) {}
 
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
-        draft.sweep(router)
+        for id in router.expired(draft.moment(), STEP) {
+            draft.touch(Key::Connection(id), Touch::Exclusive)?;
+            draft.add(Event::ConnectionEnded { id });
+        }
+        Ok(())
     }
 
     fn outcome(self, _router: &Router, _moment: Moment) {}
