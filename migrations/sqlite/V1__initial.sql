@@ -5,7 +5,7 @@ CREATE TABLE meta (
     id         INTEGER PRIMARY KEY CHECK (id = 1),
     head       INTEGER NOT NULL,   -- position of the newest logged event
     last_batch BLOB    NOT NULL,   -- id of the batch committed last: settles an unclear commit
-    clean      INTEGER NOT NULL    -- 1 after an orderly stop
+    clean      INTEGER NOT NULL    -- 1 after an orderly stop; 0 in use, 2 in use without full sync
 ) STRICT;
 
 CREATE TABLE epochs (

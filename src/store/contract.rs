@@ -23,6 +23,9 @@ pub enum StoreError {
     /// It refuses what it was given, and nothing of it took place.
     #[error("the store refuses this: {0}")]
     Refused(String),
+    /// It was written to by another server: this one must stop.
+    #[error("the store is not ours any more: its log was continued by somebody else")]
+    NotOurs,
     /// It cannot be used at all: the message says why and what to do.
     #[error("{0}")]
     Unusable(String),
@@ -35,6 +38,8 @@ pub struct Start {
     pub epoch: Epoch,
     /// The position of the newest logged event.
     pub head: Position,
+    /// When it was committed; commit times never decrease.
+    pub latest: NaiveDateTime,
 }
 
 /// What is committed together, in one transaction.

@@ -1,7 +1,7 @@
 //! The rows that a batch of events leads to, grouped by kind of write, the same for all engines.
 //!
-//! The groups may be written in any order that the fields below stand in: operations that depend
-//! on one another never share a batch.
+//! Operations that depend on one another never share a batch, so the groups may be written one after
+//! the other, in the order of the fields below.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::contract::Batch;
-use crate::domain::event::{Event, Original};
+use crate::domain::channel::Retained;
+use crate::domain::event::Event;
 use crate::domain::message::Message;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::Position;
@@ -35,7 +36,10 @@ pub struct Entry<'a> {
     pub channel: Option<&'a ChannelName>,
     pub kind: Kind,
     pub uuid: Uuid,
+    /// The message that an edit or deletion is about.
     pub about: Option<Position>,
+    /// Who may see a deletion; a message has it in its content, and an edit is seen like its message.
+    pub audience: Option<String>,
     pub content: Option<Content<'a>>,
 }
 
@@ -66,13 +70,8 @@ impl<'a> Content<'a> {
 /// All rows of a batch.
 #[derive(Debug, Default)]
 pub struct Rows<'a> {
-    /// The newest messages to keep, of channels that are trimmed first.
-    pub trimmed_channels: Vec<(&'a ChannelName, u32)>,
-    /// The newest messages to keep, of inboxes that are trimmed first.
-    pub trimmed_inboxes: Vec<(&'a Username, u32)>,
     pub channels: Vec<(&'a ChannelName, Uuid, &'a ChannelSettings)>,
     pub users: Vec<(&'a Username, Uuid, &'a Profile)>,
-    pub forgotten: Vec<&'a Username>,
     pub opened: Vec<(ConnectionId, &'a Username)>,
     pub subscribed: Vec<(ConnectionId, &'a ChannelName)>,
     pub unsubscribed: Vec<(ConnectionId, &'a ChannelName)>,
@@ -86,6 +85,11 @@ pub struct Rows<'a> {
     /// Log entries of messages that changed.
     pub changed: BTreeMap<Position, Content<'a>>,
     pub entries: Vec<Entry<'a>>,
+    /// The newest entries to keep, of channels that are trimmed.
+    pub trimmed_channels: Vec<(&'a ChannelName, Retained)>,
+    /// The newest entries to keep, of inboxes that are trimmed.
+    pub trimmed_inboxes: Vec<(&'a Username, Retained)>,
+    pub forgotten: Vec<&'a Username>,
 }
 
 impl<'a> Rows<'a> {
@@ -121,6 +125,7 @@ impl<'a> Rows<'a> {
                     kind: Kind::Message,
                     uuid: message.uuid,
                     about: None,
+                    audience: None,
                     content: Some(Content::of(message, None)),
                 });
             }
@@ -129,31 +134,42 @@ impl<'a> Rows<'a> {
             } => {
                 self.gone.extend(original.edit);
                 self.changed.insert(original.position, Content::of(message, Some(*position)));
-                self.add_about(*position, Kind::Edit, edit.channel.as_ref(), edit.uuid, Some(original));
+                self.copy_inbox(edit.channel.as_ref(), original.position, *position);
+                self.entries.push(Entry {
+                    position: *position,
+                    channel: edit.channel.as_ref(),
+                    kind: Kind::Edit,
+                    uuid: edit.uuid,
+                    about: Some(original.position),
+                    audience: None,
+                    content: None,
+                });
             }
-            Event::Deleted { position: Some(position), deletion, original, .. } => {
+            Event::Deleted { position: Some(position), deletion, audience, original, about } => {
                 if let Some(original) = original {
                     self.gone.extend([Some(original.position), original.edit].into_iter().flatten());
+                    self.copy_inbox(deletion.channel.as_ref(), original.position, *position);
                 }
-                let channel = deletion.channel.as_ref();
-                self.add_about(*position, Kind::Deletion, channel, deletion.uuid, original.as_ref());
+                self.entries.push(Entry {
+                    position: *position,
+                    channel: deletion.channel.as_ref(),
+                    kind: Kind::Deletion,
+                    uuid: deletion.uuid,
+                    about: *about,
+                    audience: json::audience_text(audience),
+                    content: None,
+                });
             }
             Event::Posted { .. } | Event::Edited { .. } | Event::Deleted { .. } => {}
         }
     }
 
-    fn add_about(
-        &mut self,
-        position: Position,
-        kind: Kind,
-        channel: Option<&'a ChannelName>,
-        uuid: Uuid,
-        original: Option<&Original>,
-    ) {
-        let about = original.map(|original| original.position);
-        if let (None, Some(about)) = (channel, about) {
-            self.inbox_copies.push((about, position));
+    /// A private message's edit or deletion goes to the inboxes that have the message.
+    fn copy_inbox(&mut self, channel: Option<&ChannelName>, from: Position, to: Position) {
+        if channel.is_none() {
+            // What was copied within this batch has no rows to be copied yet.
+            let source = self.inbox_copies.iter().find(|(_, copy)| *copy == from).map_or(from, |(source, _)| *source);
+            self.inbox_copies.push((source, to));
         }
-        self.entries.push(Entry { position, channel, kind, uuid, about, content: None });
     }
 }

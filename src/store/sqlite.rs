@@ -11,7 +11,9 @@ use chrono::NaiveDateTime;
 use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Connection, query, query_scalar};
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -19,7 +21,7 @@ use uuid::Uuid;
 use super::contract::{Batch, Start, Store, StoreError, StoreTotals, StoredConnection, Synchronous};
 use super::migrate;
 use super::rows::{Content, Rows};
-use crate::domain::channel::{Channel, Logged};
+use crate::domain::channel::{Channel, Logged, Retained};
 use crate::domain::draft::{Held, HeldByUuid};
 use crate::domain::message::Message;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
@@ -59,15 +61,17 @@ impl SqliteStore {
     pub async fn open(url: &str, synchronous: Synchronous) -> Result<(Self, Start), StoreError> {
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|error| StoreError::Unusable(format!("`database_url` is not a SQLite URL: {error}")))?;
-        let path = options.get_filename().to_owned();
+        let path = options.get_filename();
+        let in_memory = ["mode=memory", ":memory:"].iter().any(|memory| url.contains(memory));
+        if in_memory || path.as_os_str().is_empty() || path.to_string_lossy().starts_with("file:") {
+            return Err(StoreError::Unusable("`database_url` must name a file: sqlite://FILE".to_owned()));
+        }
+        let path = create_private(path)?;
         let lock = own(&path)?;
         let options = options
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(match synchronous {
-                Synchronous::Full => sqlx::sqlite::SqliteSynchronous::Full,
-                Synchronous::Normal => sqlx::sqlite::SqliteSynchronous::Normal,
-            })
+            .synchronous(SqliteSynchronous::Full)
             .foreign_keys(false)
             .busy_timeout(BUSY)
             .statement_cache_capacity(PREPARED)
@@ -77,14 +81,32 @@ impl SqliteStore {
         };
         let mut writer = options.connect().await.map_err(unusable)?;
         migrate::sqlite(&mut writer, migrations::migrations::runner()).await?;
+        // That the file is in use must be on the disk before anything else is.
         let start = take_over(&mut writer, synchronous).await.map_err(unusable)?;
+        let options = match synchronous {
+            Synchronous::Full => options,
+            Synchronous::Normal => options.synchronous(SqliteSynchronous::Normal),
+        };
+        writer.close().await.map_err(unusable)?;
+        let writer = options.connect().await.map_err(unusable)?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
+            .acquire_timeout(BUSY)
             .connect_with(options.clone().create_if_missing(false).pragma("query_only", "1"))
             .await
             .map_err(unusable)?;
         Ok((Self { options, writer: Mutex::new(Some(writer)), readers, _lock: lock }, start))
     }
+}
+
+/// Makes the file, if it is not there, readable by nobody else: it holds what users say.
+/// Gives its real path, whatever links lead to it.
+fn create_private(path: &Path) -> Result<PathBuf, StoreError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let made = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    made.and_then(|_| path.canonicalize()).map_err(|error| {
+        StoreError::Unusable(format!("{} cannot be written: {error}; see `database_url`", path.display()))
+    })
 }
 
 /// Becomes the one owner of the file for as long as the lock lives.
@@ -107,6 +129,11 @@ fn own(path: &Path) -> Result<File, StoreError> {
     }
 }
 
+/// What `meta.clean` says besides 1, a good end: in use, or in use without full sync, so that a
+/// power cut may take commits back.
+const IN_USE: i64 = 0;
+const IN_USE_UNSAFE: i64 = 2;
+
 /// Reads where the log stands, and notes that it is in use. A new numbering begins with a new
 /// store, and where a power cut may have taken commits whose cursors were given out.
 async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous) -> sqlx::Result<Start> {
@@ -115,9 +142,12 @@ async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous) -> s
         .execute(&mut *transaction)
         .await?;
     let meta = query!("SELECT head, clean FROM meta WHERE id = 1").fetch_one(&mut *transaction).await?;
+    let latest = query_scalar!("SELECT committed FROM log ORDER BY position DESC LIMIT 1")
+        .fetch_optional(&mut *transaction)
+        .await?;
     let newest =
         query_scalar!("SELECT id FROM epochs ORDER BY number DESC LIMIT 1").fetch_optional(&mut *transaction).await?;
-    let doubtful = meta.clean == 0 && synchronous == Synchronous::Normal;
+    let doubtful = meta.clean == IN_USE_UNSAFE;
     let epoch = match newest {
         Some(id) if !doubtful => id,
         _ => {
@@ -126,10 +156,14 @@ async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous) -> s
             id
         }
     };
-    query!("UPDATE meta SET clean = 0 WHERE id = 1").execute(&mut *transaction).await?;
+    let in_use = match synchronous {
+        Synchronous::Full => IN_USE,
+        Synchronous::Normal => IN_USE_UNSAFE,
+    };
+    query!("UPDATE meta SET clean = ?1 WHERE id = 1", in_use).execute(&mut *transaction).await?;
     transaction.commit().await?;
     let epoch = Epoch::parse(&epoch).map_err(|_| sqlx::Error::Protocol(format!("{epoch:?} is no epoch")))?;
-    Ok(Start { epoch, head: Position(meta.head as u64) })
+    Ok(Start { epoch, head: Position(meta.head as u64), latest: from_micros(latest.unwrap_or_default()) })
 }
 
 /// Whether the engine refused the data, so that trying again is useless.
@@ -138,6 +172,8 @@ fn classify(error: sqlx::Error) -> StoreError {
     const TOO_BIG: &str = "18";
     const MISMATCH: &str = "20";
     let refused = match &error {
+        // Only the head's row is asked for in a way that fails if it is not there.
+        sqlx::Error::RowNotFound => return StoreError::NotOurs,
         sqlx::Error::Database(database) => database.code().is_some_and(|code| {
             let primary = code.parse::<u32>().map_or(code.to_string(), |code| (code & 0xff).to_string());
             [CONSTRAINT, TOO_BIG, MISMATCH].contains(&primary.as_str())
@@ -183,17 +219,9 @@ async fn write(writer: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<()>
         .execute(&mut *connection)
         .await?;
     if moved.rows_affected() != 1 {
-        return Err(sqlx::Error::Protocol("the log was changed by somebody else".to_owned()));
+        return Err(sqlx::Error::RowNotFound);
     }
 
-    if !rows.trimmed_channels.is_empty() {
-        let trims = list(rows.trimmed_channels.iter().map(|(name, keep)| (name.as_str(), keep)));
-        trim_channels(connection, &trims).await?;
-    }
-    if !rows.trimmed_inboxes.is_empty() {
-        let trims = list(rows.trimmed_inboxes.iter().map(|(name, keep)| (name.as_str(), keep)));
-        trim_inboxes(connection, &trims).await?;
-    }
     if !rows.channels.is_empty() {
         let channels = list(rows.channels.iter().map(|(name, uuid, settings)| {
             (
@@ -235,8 +263,8 @@ async fn write(writer: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<()>
     }
     if !rows.users.is_empty() {
         let users = list(rows.users.iter().map(|(name, uuid, profile)| {
-            let state = json::to_text(&json::Json(&*profile.state));
-            (name.as_str(), uuid.simple().to_string(), state, json::public_keys_text(&profile.public_keys))
+            let state = json::to_text(&json::Json(profile.state()));
+            (name.as_str(), uuid.simple().to_string(), state, json::public_keys_text(profile.public_keys()))
         }));
         query!(
             "INSERT INTO users (name, uuid, state, public_keys, created, last_active)
@@ -252,10 +280,18 @@ async fn write(writer: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<()>
         .await?;
     }
     write_connections(connection, &rows, before, at).await?;
+    write_log(connection, &rows, at).await?;
+    if !rows.trimmed_channels.is_empty() {
+        let trims = rows.trimmed_channels.iter().map(|(name, keep)| (name.as_str(), keep.messages, keep.deletions));
+        trim_channels(connection, &list(trims)).await?;
+    }
+    if !rows.trimmed_inboxes.is_empty() {
+        let trims = rows.trimmed_inboxes.iter().map(|(name, keep)| (name.as_str(), keep.messages, keep.deletions));
+        trim_inboxes(connection, &list(trims)).await?;
+    }
     if !rows.forgotten.is_empty() {
         forget_users(connection, &list(rows.forgotten.iter().map(|name| name.as_str()))).await?;
     }
-    write_log(connection, &rows, at).await?;
     transaction.commit().await
 }
 
@@ -359,13 +395,14 @@ async fn write_log(connection: &mut SqliteConnection, rows: &Rows<'_>, at: i64) 
                 entry.uuid.simple().to_string(),
                 entry.about.map(|about| about.0),
                 entry.content.as_ref().map(columns),
+                entry.audience.as_deref(),
             )
         }));
         query!(
             "INSERT INTO log (position, channel, kind, uuid, about, edit, sender, timestamp, edited, audience, body, committed)
              SELECT value ->> 0, channels.id, value ->> 2, unhex(value ->> 3), value ->> 4,
                  value ->> '$[5][0]', value ->> '$[5][1]', value ->> '$[5][2]', value ->> '$[5][3]',
-                 value ->> '$[5][4]', value ->> '$[5][5]', ?2
+                 coalesce(value ->> '$[5][4]', value ->> 6), value ->> '$[5][5]', ?2
              FROM json_each(?1) LEFT JOIN channels ON channels.name = value ->> 1",
             entries,
             at
@@ -405,38 +442,48 @@ async fn write_log(connection: &mut SqliteConnection, rows: &Rows<'_>, at: i64) 
     Ok(())
 }
 
-/// Drops what is older than the newest messages of each channel, and notes how far that goes.
+/// Drops what is older than the newest entries of each channel, and notes how far that goes.
 async fn trim_channels(connection: &mut SqliteConnection, trims: &str) -> sqlx::Result<()> {
     let channels = query!(
-        r#"SELECT channels.id AS "id!: i64", value ->> 1 AS "keep!: i64"
+        r#"SELECT channels.id AS "id!: i64", value ->> 1 AS "messages!: i64", value ->> 2 AS "deletions!: i64"
            FROM json_each(?1) JOIN channels ON channels.name = value ->> 0"#,
         trims
     )
     .fetch_all(&mut *connection)
     .await?;
-    for channel in channels {
-        let newest_gone = query_scalar!(
-            "SELECT position FROM log WHERE channel = ?1 AND kind = 0 ORDER BY position DESC LIMIT 1 OFFSET ?2",
-            channel.id,
-            channel.keep
+    for keep in channels {
+        let channel = query!(
+            r#"SELECT ?1 AS "id!: i64",
+                   coalesce((SELECT position FROM log WHERE channel = ?1 AND kind = 0
+                             ORDER BY position DESC LIMIT 1 OFFSET ?2), 0) AS "messages!: i64",
+                   coalesce((SELECT position FROM log WHERE channel = ?1 AND kind = 2
+                             ORDER BY position DESC LIMIT 1 OFFSET ?3), 0) AS "deletions!: i64""#,
+            keep.id,
+            keep.messages,
+            keep.deletions
         )
-        .fetch_optional(&mut *connection)
+        .fetch_one(&mut *connection)
         .await?;
-        let Some(through) = newest_gone else { continue };
         query!(
-            "UPDATE channels SET trimmed = max(trimmed,
-                 (SELECT max(max(position, coalesce(edit, 0))) FROM log WHERE channel = ?1 AND position <= ?2))
+            "UPDATE channels SET
+                 last_active = max(last_active, coalesce(
+                     (SELECT committed FROM log WHERE channel = ?1 ORDER BY position DESC LIMIT 1), 0)),
+                 trimmed = max(trimmed,
+                 coalesce((SELECT max(max(position, coalesce(edit, 0))) FROM log WHERE channel = ?1 AND position <= ?2), 0),
+                 coalesce((SELECT max(position) FROM log WHERE channel = ?1 AND kind = 2 AND position <= ?3), 0))
              WHERE id = ?1",
             channel.id,
-            through
+            channel.messages,
+            channel.deletions
         )
         .execute(&mut *connection)
         .await?;
         query!(
-            "DELETE FROM log WHERE channel = ?1 AND (position <= ?2 OR
+            "DELETE FROM log WHERE channel = ?1 AND (position <= ?2 OR kind = 2 AND position <= ?3 OR
                  position IN (SELECT edit FROM log WHERE channel = ?1 AND position <= ?2))",
             channel.id,
-            through
+            channel.messages,
+            channel.deletions
         )
         .execute(&mut *connection)
         .await?;
@@ -444,55 +491,61 @@ async fn trim_channels(connection: &mut SqliteConnection, trims: &str) -> sqlx::
     Ok(())
 }
 
-/// Drops what is older than the newest private messages of each user, and what nobody's inbox
-/// holds any more.
+/// Drops what is older than the newest private entries of each user.
 async fn trim_inboxes(connection: &mut SqliteConnection, trims: &str) -> sqlx::Result<()> {
     let users = query!(
-        r#"SELECT users.id AS "id!: i64", value ->> 1 AS "keep!: i64"
+        r#"SELECT users.id AS "id!: i64", value ->> 1 AS "messages!: i64", value ->> 2 AS "deletions!: i64"
            FROM json_each(?1) JOIN users ON users.name = value ->> 0"#,
         trims
     )
     .fetch_all(&mut *connection)
     .await?;
-    for user in users {
-        let newest_gone = query_scalar!(
-            "SELECT log.position FROM inbox JOIN log ON log.position = inbox.position
-             WHERE inbox.user = ?1 AND log.kind = 0 ORDER BY inbox.position DESC LIMIT 1 OFFSET ?2",
-            user.id,
-            user.keep
+    for keep in users {
+        let user = query!(
+            r#"SELECT ?1 AS "id!: i64",
+                   coalesce((SELECT inbox.position FROM inbox JOIN log ON log.position = inbox.position
+                             WHERE inbox.user = ?1 AND log.kind = 0
+                             ORDER BY inbox.position DESC LIMIT 1 OFFSET ?2), 0) AS "messages!: i64",
+                   coalesce((SELECT inbox.position FROM inbox JOIN log ON log.position = inbox.position
+                             WHERE inbox.user = ?1 AND log.kind = 2
+                             ORDER BY inbox.position DESC LIMIT 1 OFFSET ?3), 0) AS "deletions!: i64""#,
+            keep.id,
+            keep.messages,
+            keep.deletions
         )
-        .fetch_optional(&mut *connection)
+        .fetch_one(&mut *connection)
         .await?;
-        let Some(through) = newest_gone else { continue };
-        drop_inbox(connection, user.id, through).await?;
+        drop_inbox(connection, user.id, user.messages, user.deletions).await?;
     }
     Ok(())
 }
 
-async fn drop_inbox(connection: &mut SqliteConnection, user: i64, through: i64) -> sqlx::Result<()> {
-    query!(
-        "UPDATE users SET trimmed = max(trimmed, coalesce(
-             (SELECT max(max(log.position, coalesce(log.edit, 0))) FROM inbox JOIN log ON log.position = inbox.position
-              WHERE inbox.user = ?1 AND inbox.position <= ?2), 0))
-         WHERE id = ?1",
+/// Takes all entries up to a position from an inbox, and deletions up to another; notes how far
+/// that goes; and drops from the log what no inbox holds any more.
+async fn drop_inbox(connection: &mut SqliteConnection, user: i64, all: i64, deletions: i64) -> sqlx::Result<()> {
+    let gone = query!(
+        r#"DELETE FROM inbox WHERE user = ?1 AND (position <= ?2 OR position IN
+               (SELECT log.edit FROM inbox AS held JOIN log ON log.position = held.position
+                WHERE held.user = ?1 AND held.position <= ?2
+                UNION ALL
+                SELECT log.position FROM inbox AS held JOIN log ON log.position = held.position
+                WHERE held.user = ?1 AND held.position <= ?3 AND log.kind = 2))
+           RETURNING position AS "position!: i64""#,
         user,
-        through
+        all,
+        deletions
     )
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
+    let Some(highest) = gone.iter().map(|row| row.position).max() else { return Ok(()) };
+    query!("UPDATE users SET trimmed = max(trimmed, ?2) WHERE id = ?1", user, highest)
+        .execute(&mut *connection)
+        .await?;
+    let gone = list(gone.iter().map(|row| row.position));
     query!(
-        "DELETE FROM inbox WHERE user = ?1 AND (position <= ?2 OR position IN
-             (SELECT log.edit FROM inbox AS held JOIN log ON log.position = held.position
-              WHERE held.user = ?1 AND held.position <= ?2))",
-        user,
-        through
-    )
-    .execute(&mut *connection)
-    .await?;
-    query!(
-        "DELETE FROM log WHERE channel IS NULL AND position <= ?1
+        "DELETE FROM log WHERE position IN (SELECT value FROM json_each(?1))
              AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.position = log.position)",
-        through
+        gone
     )
     .execute(&mut *connection)
     .await?;
@@ -504,7 +557,7 @@ async fn forget_users(connection: &mut SqliteConnection, names: &str) -> sqlx::R
         .fetch_all(&mut *connection)
         .await?;
     for user in users {
-        drop_inbox(connection, user, i64::MAX).await?;
+        drop_inbox(connection, user, i64::MAX, i64::MAX).await?;
         query!("DELETE FROM memberships WHERE user = ?1", user).execute(&mut *connection).await?;
         query!("DELETE FROM users WHERE id = ?1", user).execute(&mut *connection).await?;
     }
@@ -581,7 +634,8 @@ async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMa
                max(last_active, coalesce(
                    (SELECT committed FROM log WHERE channel = channels.id ORDER BY position DESC LIMIT 1), 0))
                    AS "last_active!: i64",
-               (SELECT count(*) FROM log WHERE channel = channels.id AND kind = 0) AS "retained!: i64"
+               (SELECT count(*) FROM log WHERE channel = channels.id AND kind = 0) AS "messages!: i64",
+               (SELECT count(*) FROM log WHERE channel = channels.id AND kind = 2) AS "deletions!: i64"
            FROM channels WHERE deleted IS NULL AND name IN (SELECT value FROM json_each(?1))"#,
         names
     )
@@ -599,9 +653,9 @@ async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMa
         ];
         let settings = settings_of(flags, row.history_size, row.replay_size, row.history_ttl);
         let mut channel = Channel::new(uuid_of(&row.uuid)?, settings, from_micros(row.last_active));
-        channel.retained = row.retained as u32;
+        channel.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
         let name = channel_name(&row.name)?;
-        if channel.retained > 0 {
+        if channel.retained.messages > 0 {
             names_by_id.insert(row.id, name.clone());
         }
         channels.insert(name, channel);
@@ -636,7 +690,8 @@ async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMa
                 committed: row.committed,
             };
             if let Some(channel) = channels.get_mut(name) {
-                channel.history.push_back(message.logged(Some(name.clone()))?);
+                channel.history.push(message.logged(Some(name.clone()))?);
+                channel.cut_history();
             }
         }
     }
@@ -647,7 +702,9 @@ async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<U
     let rows = query!(
         r#"SELECT name, uuid, state, public_keys, last_active,
                (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
-                WHERE inbox.user = users.id AND log.kind = 0) AS "retained!: i64"
+                WHERE inbox.user = users.id AND log.kind = 0) AS "messages!: i64",
+               (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
+                WHERE inbox.user = users.id AND log.kind = 2) AS "deletions!: i64"
            FROM users WHERE name IN (SELECT value FROM json_each(?1))"#,
         names
     )
@@ -658,9 +715,9 @@ async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<U
         let state = json::state_from_text(&row.state).ok_or_else(|| corrupt("state"))?;
         let public_keys =
             json::public_keys_from_text(&row.public_keys).ok_or_else(|| corrupt("list of public keys"))?;
-        let profile = Profile { state: state.into(), public_keys };
+        let profile = Profile::new(state, public_keys);
         let mut user = User::new(uuid_of(&row.uuid)?, profile, from_micros(row.last_active));
-        user.retained = row.retained as u32;
+        user.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
         users.insert(username(&row.name)?, user);
     }
     Ok(users)
@@ -668,7 +725,7 @@ async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<U
 
 async fn read_held(readers: &SqlitePool, uuids: &str) -> sqlx::Result<HeldByUuid> {
     let rows = query!(
-        r#"SELECT l.position, l.kind, l.edit, l.uuid, l.sender, l.timestamp, l.edited, l.audience, l.body, l.committed,
+        r#"SELECT l.position, l.kind, l.about, l.edit, l.uuid, l.sender, l.timestamp, l.edited, l.audience, l.body, l.committed,
                channels.name AS "channel?"
            FROM log AS l LEFT JOIN channels ON channels.id = l.channel
            WHERE l.kind IN (0, 2) AND l.uuid IN (SELECT unhex(value) FROM json_each(?1))"#,
@@ -694,7 +751,8 @@ async fn read_held(readers: &SqlitePool, uuids: &str) -> sqlx::Result<HeldByUuid
             };
             Held::Message(message.logged(channel)?)
         } else {
-            Held::Deletion(Position(row.position as u64))
+            let about = row.about.map(|about| Position(about as u64));
+            Held::Deletion { position: Position(row.position as u64), about }
         };
         held.insert(key, entry);
     }
@@ -763,16 +821,25 @@ impl Store for SqliteStore {
     }
 
     async fn channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError> {
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
         let names = list(names.iter().map(ChannelName::as_str));
         read_channels(&self.readers, &names).await.map_err(classify)
     }
 
     async fn users(&self, names: &HashSet<Username>) -> Result<HashMap<Username, User>, StoreError> {
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
         let names = list(names.iter().map(Username::as_str));
         read_users(&self.readers, &names).await.map_err(classify)
     }
 
     async fn held(&self, uuids: &HashSet<Uuid>) -> Result<HeldByUuid, StoreError> {
+        if uuids.is_empty() {
+            return Ok(HeldByUuid::new());
+        }
         let uuids = list(uuids.iter().map(|uuid| uuid.simple().to_string()));
         read_held(&self.readers, &uuids).await.map_err(classify)
     }
