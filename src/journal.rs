@@ -5,33 +5,36 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use chrono::{NaiveDateTime, Utc};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::domain::channel::Channel;
-use crate::domain::draft::{Draft, HeldByUuid, Key, Refusal, Undecided};
+use crate::domain::draft::{Draft, HeldByUuid, Refusal, Undecided};
 use crate::domain::event::Event;
 use crate::domain::names::ChannelName;
-use crate::domain::operation::Operation;
+use crate::domain::operation::{Operation, Trim};
 use crate::domain::router::{Needs, Router};
 use crate::domain::timestamp::Moment;
-use crate::live::Live;
+use crate::live::{Live, Ticket};
 use crate::store::{Batch, Store, StoreError};
 
 /// Most requests that wait; more are told that the server is too busy.
 const MAX_WAITING: usize = 8_192;
 /// Most bytes of request bodies that wait.
 const MAX_WAITING_BYTES: usize = 64 << 20;
-/// Most requests in one batch: bounds how long one holds the lock and the store.
+/// Most requests in one batch: bounds how long one holds the store.
 const MAX_BATCH: usize = 1_024;
 /// Most bytes of request bodies in one batch, but for a single larger one.
 const MAX_BATCH_BYTES: usize = 512 << 10;
+/// How long the lock is held while a batch is applied before others get their turn.
+const SLICE: Duration = Duration::from_millis(1);
 /// Pauses between attempts to settle an unclear commit: the first, and the longest.
 const SETTLE_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -54,29 +57,8 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// The time, as the server tells it: never going back.
-#[derive(Debug)]
-pub struct Clock {
-    started: Instant,
-    latest: Mutex<NaiveDateTime>,
-}
-
-impl Clock {
-    /// Starts now.
-    pub fn start() -> Self {
-        Self { started: Instant::now(), latest: Mutex::new(Utc::now().naive_utc()) }
-    }
-
-    /// Now.
-    pub fn now(&self) -> Moment {
-        let mut latest = self.latest.lock();
-        *latest = Utc::now().naive_utc().max(*latest);
-        Moment { utc: *latest, elapsed: self.started.elapsed() }
-    }
-}
-
 /// A request that waits to be decided, of whatever kind.
-trait Pending: Send {
+trait Pending: Send + Sync {
     fn needs(&self, router: &Router, needs: &mut Needs);
     fn decide(&mut self, router: &Router, draft: &mut Draft<'_>) -> Result<(), Undecided>;
     /// Its events were applied: answers.
@@ -85,14 +67,14 @@ trait Pending: Send {
     /// Whoever sent it has been told that it failed.
     fn is_expired(&self) -> bool;
     fn bytes(&self) -> usize;
-    fn keys(&self) -> &[Key];
+    fn ticket(&self) -> Ticket;
 }
 
 struct Request<O: Operation> {
     operation: O,
     answer: oneshot::Sender<Result<O::Outcome, Failure>>,
     deadline: Instant,
-    keys: Vec<Key>,
+    ticket: Ticket,
     room: OwnedSemaphorePermit,
 }
 
@@ -122,8 +104,35 @@ impl<O: Operation> Pending for Request<O> {
         self.room.num_permits()
     }
 
-    fn keys(&self) -> &[Key] {
-        &self.keys
+    fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+}
+
+/// Trimming, which the journal asks of itself.
+struct OwnTrim(Ticket);
+
+impl Pending for OwnTrim {
+    fn needs(&self, _router: &Router, _needs: &mut Needs) {}
+
+    fn decide(&mut self, router: &Router, draft: &mut Draft<'_>) -> Result<(), Undecided> {
+        Trim.decide(router, draft)
+    }
+
+    fn applied(self: Box<Self>, _router: &Router, _moment: Moment) {}
+
+    fn failed(self: Box<Self>, _failure: Failure) {}
+
+    fn is_expired(&self) -> bool {
+        false
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    fn ticket(&self) -> Ticket {
+        self.0
     }
 }
 
@@ -132,6 +141,7 @@ pub struct Journal {
     inbox: mpsc::Sender<Box<dyn Pending>>,
     room: Arc<Semaphore>,
     stop: Arc<Notify>,
+    stuck: Arc<AtomicBool>,
     patience: Duration,
     live: Arc<Mutex<Live>>,
 }
@@ -146,43 +156,49 @@ impl Journal {
     ) -> (Self, JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
         let stop = Arc::new(Notify::new());
-        let writer = Writer { live: live.clone(), store, clock, patience, inbox: receiver, alone: 0 };
+        let stuck = Arc::new(AtomicBool::new(false));
+        let writer = Writer {
+            live: live.clone(),
+            store,
+            clock,
+            stuck: stuck.clone(),
+            inbox: receiver,
+            waiting: VecDeque::new(),
+            suspects: VecDeque::new(),
+        };
         let task = tokio::spawn(writer.run(stop.clone()));
         let room = Arc::new(Semaphore::new(MAX_WAITING_BYTES));
-        (Self { inbox: sender, room, stop, patience, live }, task)
+        (Self { inbox: sender, room, stop, stuck, patience, live }, task)
     }
 
-    /// Hands a request in and waits for what comes of it. `bytes`: the size of its body; `keys`:
-    /// what later requests that need no store have to wait behind, already held.
+    /// Hands a request in and waits for what comes of it. `bytes`: the size of its body.
     ///
     /// # Errors
     /// [`Failure::Unavailable`] also when nothing came of it in time: it may then still happen.
-    pub async fn submit<O: Operation>(
-        &self,
-        operation: O,
-        bytes: usize,
-        keys: Vec<Key>,
-    ) -> Result<O::Outcome, Failure> {
+    pub async fn submit<O: Operation>(&self, operation: O, bytes: usize) -> Result<O::Outcome, Failure> {
         let bytes = u32::try_from(bytes.clamp(1, MAX_WAITING_BYTES)).unwrap_or(u32::MAX);
+        let room = self.room.clone().try_acquire_many_owned(bytes).map_err(|_| Failure::Busy)?;
+        let place = self.inbox.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => Failure::Busy,
+            mpsc::error::TrySendError::Closed(()) => Failure::Unavailable,
+        })?;
         let (answer, answered) = oneshot::channel();
-        let place = match (self.room.clone().try_acquire_many_owned(bytes), self.inbox.try_reserve()) {
-            (Ok(room), Ok(place)) => Ok((room, place)),
-            (_, Err(mpsc::error::TrySendError::Closed(()))) => Err(Failure::Unavailable),
-            _ => Err(Failure::Busy),
-        };
-        let (room, place) = match place {
-            Ok(place) => place,
-            Err(failure) => {
-                self.live.lock().release(&keys);
-                return Err(failure);
-            }
-        };
         let deadline = Instant::now() + self.patience;
-        place.send(Box::new(Request { operation, answer, deadline, keys, room }));
+        {
+            // Tickets are handed in in their order.
+            let mut live = self.live.lock();
+            let ticket = live.depart(operation.shows_in());
+            place.send(Box::new(Request { operation, answer, deadline, ticket, room }));
+        }
         match tokio::time::timeout_at(deadline.into(), answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(Failure::Unavailable),
         }
+    }
+
+    /// Whether a commit is unclear or the store cannot be read.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
     }
 
     /// Waits until no more requests are taken: before [`Journal::stop`] only if the task failed.
@@ -199,21 +215,24 @@ impl Journal {
 /// Requests that were decided, each with the range of its events.
 type Decided = Vec<(Box<dyn Pending>, Range<usize>)>;
 
+/// The store was taken by another server: nothing may be written any more.
+struct Lost;
+
 struct Writer {
     live: Arc<Mutex<Live>>,
     store: Arc<dyn Store>,
     clock: Arc<Clock>,
-    patience: Duration,
+    stuck: Arc<AtomicBool>,
     inbox: mpsc::Receiver<Box<dyn Pending>>,
-    /// So many of the next requests are committed one by one, to find the one that is refused.
-    alone: usize,
+    waiting: VecDeque<Box<dyn Pending>>,
+    /// Requests of a batch that was refused: they go first, one by one, to find the guilty one.
+    suspects: VecDeque<Box<dyn Pending>>,
 }
 
 impl Writer {
     async fn run(mut self, stop: Arc<Notify>) {
-        let mut waiting = VecDeque::new();
         loop {
-            if waiting.is_empty() {
+            if self.waiting.is_empty() && self.suspects.is_empty() {
                 let next = tokio::select! {
                     next = self.inbox.recv() => next,
                     () = stop.notified() => {
@@ -222,81 +241,90 @@ impl Writer {
                     }
                 };
                 match next {
-                    Some(request) => waiting.push_back(request),
+                    Some(request) => self.waiting.push_back(request),
                     None => return,
                 }
             }
-            while waiting.len() < MAX_WAITING
+            while self.waiting.len() < MAX_BATCH
                 && let Ok(request) = self.inbox.try_recv()
             {
-                waiting.push_back(request);
+                self.waiting.push_back(request);
             }
-            self.one_batch(&mut waiting).await;
+            if let Err(Lost) = self.one_batch().await {
+                error!("the store was taken by another server: this one stops");
+                return;
+            }
         }
     }
 
-    async fn one_batch(&mut self, waiting: &mut VecDeque<Box<dyn Pending>>) {
-        let mut requests = self.next_requests(waiting);
+    async fn one_batch(&mut self) -> Result<(), Lost> {
+        let mut requests = self.next_requests();
         let needs = self.needs(&requests);
-        let held = match self.load(needs).await {
-            Ok(held) => held,
-            Err(error) => {
-                warn!(%error, "nothing can be read from the store");
-                return self.fail(requests.into_iter(), Failure::Unavailable);
-            }
-        };
+        let held = self.load(&needs, &mut requests).await;
         let moment = self.clock.now();
-        let before = self.live.lock().router.head();
         let (decided, events, reloads) = self.decide(&mut requests, &held, moment);
         while let Some(later) = requests.pop_back() {
-            waiting.push_front(later);
+            self.waiting.push_front(later);
         }
         let events = if events.iter().any(Event::is_durable) {
+            let before = self.live.lock().router.head();
             let head = events.iter().rev().find_map(Event::position).unwrap_or(before);
             let batch = Batch { id: Uuid::new_v4(), before, head, at: moment.utc, events };
-            match self.commit(&batch).await {
+            match self.commit(&batch).await? {
                 Ok(()) => batch.events,
                 Err(Failure::Rejected) if decided.len() > 1 => {
-                    self.alone = decided.len();
-                    for (request, _) in decided.into_iter().rev() {
-                        waiting.push_front(request);
-                    }
-                    return;
+                    self.suspects.extend(decided.into_iter().map(|(request, _)| request));
+                    return Ok(());
                 }
-                Err(failure) => return self.fail(decided.into_iter().map(|(request, _)| request), failure),
+                Err(failure) => {
+                    self.fail(decided.into_iter().map(|(request, _)| request), failure);
+                    return Ok(());
+                }
             }
         } else {
             events
         };
         let reloaded = self.reload(reloads).await;
         self.apply(decided, &events, reloaded, moment);
+        Ok(())
     }
 
-    /// As many requests as one batch takes, but for those whose sender has given up.
-    fn next_requests(&mut self, waiting: &mut VecDeque<Box<dyn Pending>>) -> VecDeque<Box<dyn Pending>> {
-        let most = if self.alone > 0 { 1 } else { MAX_BATCH };
+    /// As many requests as one batch takes, but for those whose sender has given up. Trimming
+    /// comes first where it is due.
+    fn next_requests(&mut self) -> VecDeque<Box<dyn Pending>> {
+        if let Some(suspect) = self.suspects.pop_front() {
+            return VecDeque::from([suspect]);
+        }
         let mut requests = VecDeque::new();
+        {
+            let mut live = self.live.lock();
+            if live.router.has_overfull() {
+                let ticket = live.depart(Vec::new());
+                requests.push_back(Box::new(OwnTrim(ticket)) as Box<dyn Pending>);
+            }
+        }
         let mut bytes = 0;
-        while requests.len() < most
-            && let Some(request) = waiting.pop_front()
+        let mut expired = Vec::new();
+        while requests.len() < MAX_BATCH
+            && let Some(request) = self.waiting.pop_front()
         {
             if request.is_expired() {
-                self.alone = self.alone.saturating_sub(1);
-                self.fail(std::iter::once(request), Failure::Unavailable);
+                expired.push(request);
                 continue;
             }
             bytes += request.bytes();
-            if bytes > MAX_BATCH_BYTES && !requests.is_empty() {
-                waiting.push_front(request);
+            if bytes > MAX_BATCH_BYTES && bytes > request.bytes() {
+                self.waiting.push_front(request);
                 break;
             }
             requests.push_back(request);
         }
+        self.fail(expired.into_iter(), Failure::Unavailable);
         requests
     }
 
-    /// What the requests need and memory does not hold.
-    fn needs(&self, requests: &VecDeque<Box<dyn Pending>>) -> Needs {
+    /// What requests need and memory does not hold.
+    fn needs<'a>(&self, requests: impl IntoIterator<Item = &'a Box<dyn Pending>>) -> Needs {
         let mut needs = Needs::default();
         let mut live = self.live.lock();
         for request in requests {
@@ -306,24 +334,30 @@ impl Writer {
         needs
     }
 
-    /// Brings it into memory. Nothing is being committed meanwhile, so what is read stands
-    /// exactly at the head.
-    async fn load(&self, needs: Needs) -> Result<HeldByUuid, StoreError> {
+    /// Brings into memory what is needed. Nothing is being committed meanwhile, so what is read
+    /// stands exactly at the head. If the store cannot be read, the requests that need something
+    /// fail.
+    async fn load(&self, needs: &Needs, requests: &mut VecDeque<Box<dyn Pending>>) -> HeldByUuid {
         if needs.is_empty() {
-            return Ok(HeldByUuid::new());
+            return HeldByUuid::new();
         }
+        let read = self.read(needs).await;
+        read.unwrap_or_else(|error| {
+            self.set_stuck(true);
+            warn!(%error, "nothing can be read from the store");
+            let (able, unable): (VecDeque<_>, VecDeque<_>) =
+                requests.drain(..).partition(|request| self.needs([request]).is_empty());
+            *requests = able;
+            self.fail(unable.into_iter(), Failure::Unavailable);
+            HeldByUuid::new()
+        })
+    }
+
+    async fn read(&self, needs: &Needs) -> Result<HeldByUuid, StoreError> {
         let (mut channels, mut users, held) = tokio::try_join!(
-            async {
-                if needs.channels.is_empty() {
-                    Ok(Default::default())
-                } else {
-                    self.store.channels(&needs.channels).await
-                }
-            },
-            async {
-                if needs.users.is_empty() { Ok(Default::default()) } else { self.store.users(&needs.users).await }
-            },
-            async { if needs.uuids.is_empty() { Ok(Default::default()) } else { self.store.held(&needs.uuids).await } },
+            self.store.channels(&needs.channels),
+            self.store.users(&needs.users),
+            self.store.held(&needs.uuids),
         )?;
         let moment = self.clock.now();
         let mut live = self.live.lock();
@@ -346,16 +380,13 @@ impl Writer {
     ) -> (Decided, Vec<Event>, Vec<ChannelName>) {
         let mut live = self.live.lock();
         let mut draft = Draft::new(&live.router, moment, held);
-        if self.alone == 0 {
-            draft.trim(&live.router);
-        }
         let mut decided = Decided::new();
         let mut refused = Vec::new();
         while let Some(mut request) = requests.pop_front() {
             draft.begin();
-            let start = draft.len();
+            let start = draft.event_count();
             match request.decide(&live.router, &mut draft) {
-                Ok(()) => decided.push((request, start..draft.len())),
+                Ok(()) => decided.push((request, start..draft.event_count())),
                 Err(Undecided::Later) => {
                     draft.take_back();
                     requests.push_front(request);
@@ -368,39 +399,38 @@ impl Writer {
             }
         }
         let (events, reloads) = draft.finish();
-        self.alone = self.alone.saturating_sub(refused.len());
         for (request, refusal) in refused {
-            live.release(request.keys());
+            live.arrive(request.ticket());
             request.failed(refusal.into());
         }
         (decided, events, reloads)
     }
 
     /// Commits, and finds out what happened if that is not clear: the journal stands still until
-    /// it knows, so that nothing can overtake the batch.
-    async fn commit(&mut self, batch: &Batch) -> Result<(), Failure> {
-        let result = tokio::time::timeout(self.patience, self.store.commit(batch)).await;
-        let error = match result {
-            Ok(Ok(())) => {
-                self.alone = self.alone.saturating_sub(1);
-                return Ok(());
+    /// it knows, so that nothing can overtake the batch. There is no time limit: whoever waits has
+    /// one of its own, and giving up on a commit would only make it unclear.
+    async fn commit(&mut self, batch: &Batch) -> Result<Result<(), Failure>, Lost> {
+        match self.store.commit(batch).await {
+            Ok(()) => {
+                self.set_stuck(false);
+                return Ok(Ok(()));
             }
-            Ok(Err(StoreError::Refused(error))) => {
-                if self.alone > 0 {
-                    self.alone -= 1;
-                }
+            Err(StoreError::Refused(error)) => {
                 error!(%error, "the store refuses a batch");
-                return Err(Failure::Rejected);
+                return Ok(Err(Failure::Rejected));
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("no answer within {:?}", self.patience),
-        };
-        error!(%error, "a commit failed or is unclear");
+            Err(StoreError::NotOurs) => return Err(Lost),
+            Err(error) => error!(%error, "a commit failed or is unclear"),
+        }
+        self.set_stuck(true);
         let mut pause = SETTLE_PAUSE.0;
         loop {
             match self.store.settle(batch.id).await {
-                Ok(true) => return Ok(()),
-                Ok(false) => return Err(Failure::Unavailable),
+                Ok(committed) => {
+                    info!(committed, "the commit is settled");
+                    self.set_stuck(false);
+                    return Ok(if committed { Ok(()) } else { Err(Failure::Unavailable) });
+                }
                 Err(error) => {
                     warn!(%error, "the store is still unavailable");
                     tokio::time::sleep(pause).await;
@@ -408,6 +438,10 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn set_stuck(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::Relaxed);
     }
 
     /// Reads histories anew that may show older messages again after this batch.
@@ -418,24 +452,32 @@ impl Writer {
         match self.store.channels(&names.into_iter().collect()).await {
             Ok(channels) => channels.into_iter().collect(),
             Err(error) => {
-                warn!(%error, "a history could not be read again: it is shorter than it could be until then");
+                warn!(%error, "a history could not be read again: it is shorter than it could be for now");
                 Vec::new()
             }
         }
     }
 
+    /// Applies what was decided, request by request, and answers; others get the lock in between.
     fn apply(&self, decided: Decided, events: &[Event], reloaded: Vec<(ChannelName, Channel)>, moment: Moment) {
         let mut live = self.live.lock();
-        let own = decided.first().map_or(events.len(), |(_, range)| range.start);
-        live.apply(&events[..own], moment);
+        let mut since = Instant::now();
         for (request, range) in decided {
             live.apply(&events[range], moment);
-            live.release(request.keys());
+            live.arrive(request.ticket());
             request.applied(&live.router, moment);
+            if since.elapsed() > SLICE {
+                let wake = live.hand_out();
+                drop(live);
+                wake.wake();
+                live = self.live.lock();
+                since = Instant::now();
+            }
         }
         for (name, channel) in reloaded {
             live.router.reload_history(&name, channel);
         }
+        live.show_parked(None, moment);
         live.router.unload_idle(moment);
         let wake = live.hand_out();
         drop(live);
@@ -443,9 +485,14 @@ impl Writer {
     }
 
     fn fail(&self, requests: impl Iterator<Item = Box<dyn Pending>>, failure: Failure) {
+        let mut live = self.live.lock();
         for request in requests {
-            self.live.lock().release(request.keys());
+            live.arrive(request.ticket());
             request.failed(failure);
         }
+        live.show_parked(None, self.clock.now());
+        let wake = live.hand_out();
+        drop(live);
+        wake.wake();
     }
 }

@@ -5,6 +5,7 @@ pub mod domain;
 
 pub mod json;
 
+pub mod clock;
 pub mod config;
 pub mod mailbox;
 pub mod signature;

@@ -2,16 +2,19 @@
 //! what is still on its way to the store. Hands out what the router shows: consecutive frames of
 //! one channel become one piece, made once, and each listener is woken once.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use slab::Slab;
+use tokio::sync::oneshot;
 
-use crate::domain::draft::Key;
+use crate::domain::draft::{Draft, HeldByUuid, Key};
 use crate::domain::event::Event;
 use crate::domain::frame::{Frame, Tick};
 use crate::domain::listen::Departure;
 use crate::domain::names::{ChannelName, ConnectionId, ListenerId};
+use crate::domain::operation::{Operation, Post, Posted};
 use crate::domain::position::Epoch;
 use crate::domain::router::{Effect, Recipients, Router};
 use crate::domain::timestamp::Moment;
@@ -35,13 +38,42 @@ impl Wake {
     }
 }
 
-/// Frames for one set of listeners that are being put into one piece.
-#[derive(Debug, Default)]
+/// Frames for all listeners of a channel that are being put into one piece.
+#[derive(Debug)]
 struct Run {
-    /// The channel whose listeners all get it; none: nothing is waiting.
-    channel: Option<ChannelName>,
+    channel: ChannelName,
     text: Vec<u8>,
+    /// The place of the last frame.
+    tick: Tick,
 }
+
+/// The number of a request that is on its way to the store; they go in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// Messages of which nothing is stored, waiting for what has to be shown before them.
+struct Parked {
+    number: u64,
+    post: Post,
+    /// The last request that has to be shown first.
+    behind: Ticket,
+    answer: oneshot::Sender<Vec<Posted>>,
+}
+
+/// What became of messages that were to be posted.
+pub enum Posting {
+    /// They were shown.
+    Shown(Vec<Posted>),
+    /// They are shown after what has to come first: the number to get them by, and the answer.
+    Parked(u64, oneshot::Receiver<Vec<Posted>>),
+    /// The journal has to decide about them.
+    ForTheJournal(Post),
+    /// Too many are parked.
+    Refused,
+}
+
+/// Most posts that are parked at a time.
+const MAX_PARKED: usize = 8_192;
 
 /// See the module.
 pub struct Live {
@@ -50,12 +82,17 @@ pub struct Live {
     epoch: Epoch,
     mailboxes: Slab<Arc<Mailbox>>,
     max_queue_bytes: usize,
-    /// How many requests that are on their way to the store touch what.
-    on_their_way: HashMap<Key, u32>,
-    run: Run,
+    served: bool,
+    /// Requests that are on their way to the store.
+    under_way: BTreeSet<Ticket>,
+    /// The last request that shows something in a place; some may be done already.
+    shown_in: HashMap<Key, Ticket>,
+    next_ticket: Ticket,
+    parked: VecDeque<Parked>,
+    next_parked: u64,
+    run: Option<Run>,
     effects: Vec<Effect>,
     wake: Wake,
-    served: bool,
 }
 
 impl Live {
@@ -66,38 +103,96 @@ impl Live {
             epoch,
             mailboxes: Slab::new(),
             max_queue_bytes,
-            on_their_way: HashMap::new(),
-            run: Run::default(),
+            served: true,
+            under_way: BTreeSet::new(),
+            shown_in: HashMap::new(),
+            next_ticket: Ticket(0),
+            parked: VecDeque::new(),
+            next_parked: 0,
+            run: None,
             effects: Vec::new(),
             wake: Wake::default(),
-            served: true,
         }
     }
 
     // Order between what goes through the journal and what does not.
 
-    /// A request that touches these is on its way to the store.
-    pub fn hold(&mut self, keys: &[Key]) {
-        for key in keys {
-            *self.on_their_way.entry(key.clone()).or_insert(0) += 1;
+    /// A request goes to the journal that shows something in these places.
+    pub fn depart(&mut self, places: Vec<Key>) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket.0 += 1;
+        self.under_way.insert(ticket);
+        self.shown_in.extend(places.into_iter().map(|place| (place, ticket)));
+        ticket
+    }
+
+    /// A request was applied, or never will be.
+    pub fn arrive(&mut self, ticket: Ticket) {
+        self.under_way.remove(&ticket);
+        if self.under_way.is_empty() {
+            self.shown_in.clear();
         }
     }
 
-    /// A request that touches these was applied, or never will be.
-    pub fn release(&mut self, keys: &[Key]) {
-        for key in keys {
-            if let Some(count) = self.on_their_way.get_mut(key) {
-                *count -= 1;
-                if *count == 0 {
-                    self.on_their_way.remove(key);
-                }
+    /// The last request under way that shows something in any of these places.
+    fn last_before(&self, places: &[Key]) -> Option<Ticket> {
+        let first_under_way = *self.under_way.first()?;
+        let last = places.iter().filter_map(|place| self.shown_in.get(place)).max()?;
+        (*last >= first_under_way).then_some(*last)
+    }
+
+    /// Shows messages of which nothing is stored, at once or after what has to come first.
+    /// [`Live::hand_out`] must follow before the lock is given back.
+    pub fn post(&mut self, mut post: Post, moment: Moment) -> Posting {
+        if !post.is_ephemeral(&self.router) {
+            return Posting::ForTheJournal(post);
+        }
+        match self.last_before(&post.shows_in()) {
+            None => {
+                self.show_unstored(&mut post, moment);
+                Posting::Shown(post.posted)
+            }
+            Some(_) if self.parked.len() >= MAX_PARKED => Posting::Refused,
+            Some(behind) => {
+                let (answer, answered) = oneshot::channel();
+                let number = self.next_parked;
+                self.next_parked += 1;
+                self.parked.push_back(Parked { number, post, behind, answer });
+                Posting::Parked(number, answered)
             }
         }
     }
 
-    /// Whether a request that touches any of these is on its way to the store.
-    pub fn is_held(&self, keys: &[Key]) -> bool {
-        !self.on_their_way.is_empty() && keys.iter().any(|key| self.on_their_way.contains_key(key))
+    /// Shows parked messages that wait for nothing any more; `overdue`: these in any case.
+    /// [`Live::hand_out`] must follow before the lock is given back.
+    pub fn show_parked(&mut self, overdue: Option<u64>, moment: Moment) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let first_under_way = self.under_way.first().copied();
+        let mut waiting = VecDeque::new();
+        for mut parked in std::mem::take(&mut self.parked) {
+            let free = first_under_way.is_none_or(|first| parked.behind < first);
+            if free || overdue == Some(parked.number) {
+                self.show_unstored(&mut parked.post, moment);
+                // Whoever posted it may be gone; it was posted all the same.
+                let _ = parked.answer.send(parked.post.posted);
+            } else {
+                waiting.push_back(parked);
+            }
+        }
+        self.parked = waiting;
+    }
+
+    /// Decides and applies messages that nothing stores.
+    fn show_unstored(&mut self, post: &mut Post, moment: Moment) {
+        let held = HeldByUuid::new();
+        let mut draft = Draft::new(&self.router, moment, &held);
+        draft.begin();
+        let decided = post.decide(&self.router, &mut draft);
+        debug_assert!(decided.is_ok(), "alone in its draft");
+        let (events, _) = draft.finish();
+        self.apply(&events, moment);
     }
 
     // Handing out.
@@ -105,20 +200,20 @@ impl Live {
     /// Applies events in order and puts what they show into mailboxes. [`Live::hand_out`] must
     /// follow before the lock is given back.
     pub fn apply(&mut self, events: &[Event], moment: Moment) {
+        let mut effects = std::mem::take(&mut self.effects);
         for event in events {
             if changes_listeners(event) {
                 self.close_run();
             }
-            let mut effects = std::mem::take(&mut self.effects);
             self.router.apply(event, moment, &mut effects);
             for effect in effects.drain(..) {
                 match effect {
-                    Effect::Show { frame, to } => self.show(&frame, to),
-                    Effect::End(listener) => self.end(listener),
+                    Effect::Show { tick, frame, to } => self.show(tick, &frame, to),
+                    Effect::End { listener, dismissed } => self.end(listener, dismissed),
                 }
             }
-            self.effects = effects;
         }
+        self.effects = effects;
     }
 
     /// Completes what was applied: says whom to wake.
@@ -127,68 +222,72 @@ impl Live {
         std::mem::take(&mut self.wake)
     }
 
-    fn show(&mut self, frame: &Frame, to: Recipients) {
+    fn show(&mut self, tick: Tick, frame: &Frame, to: Recipients) {
         match to {
-            Recipients::Members { channel, except } if except.is_empty() => {
-                if self.router.listeners(&channel).is_empty() {
-                    return;
-                }
-                if self.run.channel.as_ref() != Some(&channel) || self.run.text.len() >= MAX_PIECE_BYTES {
-                    self.close_run();
-                    self.run.channel = Some(channel);
-                }
-                let before = self.run.text.len();
-                self.run.text.push(if before == 0 { b'[' } else { b',' });
-                frame::write(frame, false, &self.epoch, &mut self.run.text);
-                // A piece stays within its size unless one frame alone is larger.
-                if before > 0 && self.run.text.len() > MAX_PIECE_BYTES {
-                    let last = self.run.text.split_off(before + 1);
-                    self.run.text.truncate(before);
-                    let channel = self.run.channel.clone();
-                    self.close_run();
-                    self.run.channel = channel;
-                    self.run.text.push(b'[');
-                    self.run.text.extend_from_slice(&last);
-                }
-            }
+            Recipients::Members { channel, except } if except.is_empty() => self.add_to_run(channel, tick, frame),
             Recipients::Members { channel, except } => {
                 self.close_run();
-                let listeners = self.router.listeners(&channel);
-                let others = listeners.iter().filter(|listener| except.binary_search(listener).is_err());
-                let piece = self.piece_of(frame);
-                push(&self.mailboxes, &mut self.wake, others, &piece, self.max_queue_bytes);
+                let piece = self.piece_of(frame, tick);
+                if let Some(channel) = self.router.channel(&channel) {
+                    let listeners = channel.members.listeners();
+                    let others = listeners.filter(|listener| except.binary_search(listener).is_err());
+                    push(&self.mailboxes, &mut self.wake, others, &piece, self.max_queue_bytes);
+                }
             }
             Recipients::Only(listeners) => {
                 self.close_run();
                 if !listeners.is_empty() {
-                    let piece = self.piece_of(frame);
-                    push(&self.mailboxes, &mut self.wake, listeners.iter(), &piece, self.max_queue_bytes);
+                    let piece = self.piece_of(frame, tick);
+                    push(&self.mailboxes, &mut self.wake, listeners.into_iter(), &piece, self.max_queue_bytes);
                 }
             }
         }
     }
 
-    fn piece_of(&self, shown: &Frame) -> Arc<Piece> {
+    /// Adds a frame to the piece that is being made for a channel; it stays within its size unless
+    /// one frame alone is larger.
+    fn add_to_run(&mut self, channel: ChannelName, tick: Tick, frame: &Frame) {
+        if self.router.channel(&channel).is_none_or(|channel| channel.members.listeners().len() == 0) {
+            return;
+        }
+        if self.run.as_ref().is_some_and(|run| run.channel != channel) {
+            self.close_run();
+        }
+        let mut run = self.run.take().unwrap_or_else(|| Run { channel, text: Vec::new(), tick });
+        let before = run.text.len();
+        run.text.push(if before == 0 { b'[' } else { b',' });
+        frame::write(frame, false, &self.epoch, &mut run.text);
+        if before > 0 && run.text.len() > MAX_PIECE_BYTES {
+            let mut last = run.text.split_off(before);
+            last[0] = b'[';
+            let channel = run.channel.clone();
+            self.run = Some(run);
+            self.close_run();
+            run = Run { channel, text: last, tick };
+        }
+        run.tick = tick;
+        self.run = Some(run);
+    }
+
+    fn piece_of(&self, shown: &Frame, tick: Tick) -> Arc<Piece> {
         let mut text = vec![b'['];
         frame::write(shown, false, &self.epoch, &mut text);
-        piece(text, self.router.tick())
+        finish(text, tick)
     }
 
     /// Sends off the frames that were collected.
     fn close_run(&mut self) {
-        let Run { channel: Some(channel), text } = std::mem::take(&mut self.run) else { return };
-        if text.is_empty() {
-            return;
+        let Some(Run { channel, text, tick }) = self.run.take() else { return };
+        let piece = finish(text, tick);
+        if let Some(channel) = self.router.channel(&channel) {
+            push(&self.mailboxes, &mut self.wake, channel.members.listeners(), &piece, self.max_queue_bytes);
         }
-        let piece = piece(text, self.router.tick());
-        let listeners = self.router.listeners(&channel).iter();
-        push(&self.mailboxes, &mut self.wake, listeners, &piece, self.max_queue_bytes);
     }
 
-    fn end(&mut self, listener: ListenerId) {
+    fn end(&mut self, listener: ListenerId, dismissed: bool) {
         self.close_run();
         if let Some(mailbox) = self.mailboxes.get(listener.0 as usize) {
-            mailbox.close(Closing::Ended);
+            mailbox.close(if dismissed { Closing::Ended } else { Closing::Unknown });
         }
     }
 
@@ -200,35 +299,22 @@ impl Live {
     }
 
     /// A connection begins to listen; another listener of it is closed. None: there is no such
-    /// connection. The piece has the frames it missed.
-    pub fn attach(&mut self, id: ConnectionId, moment: Moment) -> Option<(ListenerId, Arc<Mailbox>, Option<Piece>)> {
+    /// connection.
+    pub fn attach(&mut self, id: ConnectionId, moment: Moment) -> Option<Attached> {
         if let Some(old) = self.router.listener_of(id) {
             self.detach(id, old, Departure::Lost, moment);
             if let Some(mailbox) = self.mailboxes.get(old.0 as usize) {
                 mailbox.close(Closing::Replaced);
             }
         }
-        let connection = self.router.connection(id)?;
-        let mailbox = Arc::new(Mailbox::new(connection.seen));
+        let seen = self.router.connection(id)?.seen;
+        let mailbox = Arc::new(Mailbox::new(seen));
         if !self.served {
             mailbox.close(Closing::GoingAway);
         }
         let listener = ListenerId(self.mailboxes.insert(mailbox.clone()) as u32);
         let missed = self.router.attach(id, listener)?;
-        let caught_up = self.encode_missed(&missed);
-        if caught_up.is_none() {
-            mailbox.mark_written(self.router.tick());
-        }
-        Some((listener, mailbox, caught_up))
-    }
-
-    fn encode_missed(&self, missed: &[Frame]) -> Option<Piece> {
-        let mut text = Vec::new();
-        for shown in missed {
-            text.push(if text.is_empty() { b'[' } else { b',' });
-            frame::write(shown, true, &self.epoch, &mut text);
-        }
-        (!text.is_empty()).then(|| finish(text, self.router.tick()))
+        Some(Attached { listener, mailbox, missed, tick: self.router.tick() })
     }
 
     /// A listener is no more.
@@ -249,16 +335,28 @@ impl Live {
     }
 }
 
+/// A listener that was attached.
+pub struct Attached {
+    /// Its place.
+    pub listener: ListenerId,
+    /// Its mailbox.
+    pub mailbox: Arc<Mailbox>,
+    /// The frames it missed.
+    pub missed: Vec<Frame>,
+    /// Everything up to here is among them, or was seen.
+    pub tick: Tick,
+}
+
 /// Whether an event changes who listens in a channel, so that frames before and after it go to
 /// different listeners.
 fn changes_listeners(event: &Event) -> bool {
     matches!(event, Event::ConnectionEnded { .. } | Event::Subscribed { .. } | Event::Unsubscribed { .. })
 }
 
-fn push<'a>(
+fn push(
     mailboxes: &Slab<Arc<Mailbox>>,
     wake: &mut Wake,
-    listeners: impl Iterator<Item = &'a ListenerId>,
+    listeners: impl Iterator<Item = ListenerId>,
     piece: &Arc<Piece>,
     max_bytes: usize,
 ) {
@@ -270,12 +368,8 @@ fn push<'a>(
     }
 }
 
-fn finish(mut text: Vec<u8>, tick: Tick) -> Piece {
+fn finish(mut text: Vec<u8>, tick: Tick) -> Arc<Piece> {
     text.push(b']');
     let text = String::from_utf8(text).expect("JSON is UTF-8");
-    Piece { text: text.into(), tick }
-}
-
-fn piece(text: Vec<u8>, tick: Tick) -> Arc<Piece> {
-    Arc::new(finish(text, tick))
+    Arc::new(Piece { text: text.into(), tick })
 }

@@ -19,18 +19,13 @@ pub struct Piece {
     pub tick: Tick,
 }
 
-impl Piece {
-    /// The array's elements, without the brackets.
-    pub fn elements(&self) -> &str {
-        self.text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or_default()
-    }
-}
-
 /// Why a mailbox takes no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Closing {
-    /// The connection is over.
+    /// The client ended the connection itself.
     Ended,
+    /// The connection is over, and the application has to be asked for a new one.
+    Unknown,
     /// The same connection was opened again elsewhere.
     Replaced,
     /// The listener is too slow; it may come back.

@@ -1,0 +1,237 @@
+//! The hub itself: what is asked of it, by back ends, by listeners, and by time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::restore::restore;
+use crate::clock::Clock;
+use crate::domain::listen::Departure;
+use crate::domain::names::{ConnectionId, ListenerId};
+use crate::domain::operation::{ForgetIdleUsers, Operation, Post, Posted, Sweep};
+use crate::domain::position::Epoch;
+use crate::domain::router::Router;
+use crate::domain::timestamp::Moment;
+use crate::journal::{Failure, Journal};
+use crate::live::{Attached, Live, Posting};
+use crate::mailbox::Closing;
+use crate::store::{Start, Store, StoreError};
+
+/// Users forgotten in one go: each takes some statements.
+const FORGET_PAGE: u32 = 20;
+
+/// What the hub is told by the configuration.
+#[derive(Debug, Clone)]
+pub struct HubOptions {
+    /// How long a connection lasts without a listener.
+    pub grace: Duration,
+    /// How long a request may wait for its commit.
+    pub commit_timeout: Duration,
+    /// Bytes that may wait for one listener.
+    pub max_queue_bytes: usize,
+    /// Most listeners at a time.
+    pub max_listeners: Option<usize>,
+    /// Openings of one connection's websocket a second.
+    pub attach_rate: Option<u32>,
+}
+
+/// Why a connection cannot be listened on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CannotListen {
+    /// There is no such connection.
+    Unknown,
+    /// It was opened too often within a second.
+    TooOften,
+    /// As many listen as may.
+    Full,
+}
+
+/// See the module.
+pub struct Hub {
+    pub(super) live: Arc<Mutex<Live>>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<Clock>,
+    journal: Journal,
+    journal_task: Mutex<Option<JoinHandle<()>>>,
+    epoch: Epoch,
+    options: HubOptions,
+}
+
+impl Hub {
+    /// Takes over a store: connections that were alive when the server stopped are there again.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn start(store: Arc<dyn Store>, start: Start, options: HubOptions) -> Result<Arc<Self>, StoreError> {
+        let clock = Arc::new(Clock::start(start.latest));
+        let mut router = Router::new(start.head, options.grace, Uuid::new_v4);
+        restore(&mut router, &*store, &clock).await?;
+        let live = Live::new(router, start.epoch.clone(), options.max_queue_bytes);
+        let live = Arc::new(Mutex::new(live));
+        let (journal, task) = Journal::start(live.clone(), store.clone(), clock.clone(), options.commit_timeout);
+        let journal_task = Mutex::new(Some(task));
+        Ok(Arc::new(Self { live, store, clock, journal, journal_task, epoch: start.epoch, options }))
+    }
+
+    /// The numbering in force.
+    pub fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    /// Now.
+    pub fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
+    // What back ends ask for.
+
+    /// Does one thing, all of it or nothing. `bytes`: the size of its request.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn perform<O: Operation>(&self, operation: O, bytes: usize) -> Result<O::Outcome, Failure> {
+        self.journal.submit(operation, bytes).await
+    }
+
+    /// Posts messages: straight to the listeners where nothing is stored, and otherwise through
+    /// the journal.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub async fn post(&self, post: Post, bytes: usize) -> Result<Vec<Posted>, Failure> {
+        let (posting, wake) = {
+            let mut live = self.live.lock();
+            let posting = live.post(post, self.clock.now());
+            (posting, live.hand_out())
+        };
+        wake.wake();
+        match posting {
+            Posting::Shown(posted) => Ok(posted),
+            Posting::ForTheJournal(post) => self.journal.submit(post, bytes).await,
+            Posting::Refused => Err(Failure::Busy),
+            Posting::Parked(number, mut answer) => {
+                match tokio::time::timeout(self.options.commit_timeout, &mut answer).await {
+                    Ok(posted) => posted.map_err(|_| Failure::Unavailable),
+                    Err(_) => {
+                        // The store is stuck: what it holds up must not hold up what it never sees.
+                        let wake = {
+                            let mut live = self.live.lock();
+                            live.show_parked(Some(number), self.clock.now());
+                            live.hand_out()
+                        };
+                        wake.wake();
+                        answer.await.map_err(|_| Failure::Unavailable)
+                    }
+                }
+            }
+        }
+    }
+
+    // What listeners ask for.
+
+    /// Begins to listen on a connection; whoever listened on it before is closed. `limited`:
+    /// whether openings are counted.
+    ///
+    /// # Errors
+    /// See [`CannotListen`].
+    pub(super) fn attach(&self, id: ConnectionId, limited: bool) -> Result<Attached, CannotListen> {
+        let moment = self.clock.now();
+        let mut live = self.live.lock();
+        let replaces = live.router.listener_of(id).is_some();
+        if !replaces && self.options.max_listeners.is_some_and(|most| live.listener_count() >= most) {
+            return Err(CannotListen::Full);
+        }
+        let rate = self.options.attach_rate.filter(|_| limited);
+        if rate.is_some_and(|rate| !live.router.may_attach(id, rate, moment)) {
+            return Err(CannotListen::TooOften);
+        }
+        live.attach(id, moment).ok_or(CannotListen::Unknown)
+    }
+
+    /// A listener is no more.
+    pub(super) fn detach(&self, id: ConnectionId, listener: ListenerId, how: Departure) {
+        let mut live = self.live.lock();
+        live.detach(id, listener, how, self.clock.now());
+        live.remove(listener);
+    }
+
+    /// The client is done with a connection; false if there is none.
+    pub fn dismiss(&self, id: ConnectionId) -> bool {
+        self.live.lock().router.dismiss(id, self.clock.now())
+    }
+
+    // What time asks for.
+
+    /// Ends all connections whose time is over, and lets idle things leave memory.
+    pub async fn sweep(&self) {
+        while self.live.lock().router.is_anything_due(self.clock.now()) {
+            // A store that is down is reported by the journal; the next sweep tries again.
+            if self.perform(Sweep, 0).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Forgets users that were away for longer than `after`.
+    pub async fn forget_users(&self, after: Duration) {
+        let Ok(after) = chrono::Duration::from_std(after) else { return };
+        let Some(idle_since) = self.clock.now().utc.checked_sub_signed(after) else { return };
+        loop {
+            let users = match self.store.idle_users(idle_since, FORGET_PAGE).await {
+                Ok(users) if !users.is_empty() => users,
+                _ => return,
+            };
+            match self.perform(ForgetIdleUsers { users, idle_since, forgotten: 0 }, 0).await {
+                // Those that came back meanwhile are looked at again the next time.
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+
+    // What operators ask for.
+
+    /// Whether the store takes commits, as far as the last one could tell.
+    pub fn is_store_stuck(&self) -> bool {
+        self.journal.is_stuck()
+    }
+
+    /// Waits until nothing can be kept any more, because the journal failed.
+    pub async fn failed(&self) {
+        self.journal.ended().await;
+    }
+
+    /// How many listen.
+    pub fn listener_count(&self) -> usize {
+        self.live.lock().listener_count()
+    }
+
+    /// Sends all listeners away, spread over `during`.
+    pub async fn send_away(&self, during: Duration) {
+        let mailboxes = self.live.lock().stop_serving();
+        let count = mailboxes.len();
+        let started = tokio::time::Instant::now();
+        for (index, mailbox) in mailboxes.into_iter().enumerate() {
+            tokio::time::sleep_until(started + during.mul_f64(index as f64 / count as f64)).await;
+            mailbox.close(Closing::GoingAway);
+        }
+    }
+
+    /// Finishes what was handed in and lets the store go.
+    ///
+    /// # Errors
+    /// If the store does not take note of it; nothing that was acknowledged is lost.
+    pub async fn stop(&self) -> Result<(), StoreError> {
+        self.journal.stop();
+        let task = self.journal_task.lock().take();
+        if let Some(task) = task
+            && let Err(error) = task.await
+        {
+            return Err(StoreError::Unavailable(format!("the journal failed: {error}")));
+        }
+        self.store.close().await
+    }
+}

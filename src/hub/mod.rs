@@ -1,0 +1,10 @@
+//! The hub: the async face of everything behind the edge. Handlers and listeners know it and
+//! nothing below it.
+
+mod core;
+mod listener;
+mod look;
+mod restore;
+
+pub use core::{CannotListen, Hub, HubOptions};
+pub use listener::{Listener, Missed};
