@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, SqliteSynchronous};
 use crate::http::edge::Edge;
+use crate::http::patience::{Patience, Watched};
 use crate::http::routes;
 use crate::http::state::AppState;
 use crate::hub::{Hub, HubOptions};
@@ -27,6 +28,10 @@ use crate::sweeper;
 
 /// Most bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+/// How often a connection is looked at for taking too long.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long what was sent may stay unacknowledged until its connection counts as lost.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// How long to wait when no connection can be accepted, for example for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long sockets get to end after they were closed, and requests to be answered.
@@ -89,7 +94,7 @@ impl Server {
         let state = AppState::new(hub, config);
         let edge = Edge::new(state.clone(), routes(state.clone()));
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, edge, head_timeout, stopped));
+        let accepting = tokio::spawn(accept(listener, edge, head_timeout, drain, stopped));
         Ok(Self { address, state, stop, accepting, sweeping, drain })
     }
 
@@ -124,14 +129,21 @@ impl Server {
         };
         // Who has not gone by now is cut off.
         let _ = timeout(LAST_WORDS, gone).await;
-        self.state.hub.stop().await
+        let stuck = || StoreError::Unavailable("it is stuck: what was not acknowledged may be lost".to_owned());
+        timeout(LAST_WORDS, self.state.hub.stop()).await.map_err(|_| stuck())?
     }
 }
 
 /// Accepts connections until it is told to stop; then waits for requests under way.
-async fn accept(listener: TcpListener, edge: Edge, head_timeout: Duration, mut stopped: watch::Receiver<bool>) {
+async fn accept(
+    listener: TcpListener,
+    edge: Edge,
+    head_timeout: Duration,
+    drain: Duration,
+    mut stopped: watch::Receiver<bool>,
+) {
     let mut http = hyper::server::conn::http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(MAX_HEAD_BYTES);
+    http.max_buf_size(MAX_HEAD_BYTES);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -141,7 +153,8 @@ async fn accept(listener: TcpListener, edge: Edge, head_timeout: Duration, mut s
         };
         match accepted {
             Ok((tcp, peer)) => {
-                connections.spawn(serve(tcp, peer, edge.clone(), http.clone(), stopped.clone()));
+                let patience = Patience::new(head_timeout);
+                connections.spawn(serve(tcp, peer, edge.clone(), http.clone(), patience, stopped.clone()));
             }
             Err(error) => {
                 warn!(%error, "a connection cannot be accepted");
@@ -151,7 +164,7 @@ async fn accept(listener: TcpListener, edge: Edge, head_timeout: Duration, mut s
     }
     drop(listener);
     let answered = async { while connections.join_next().await.is_some() {} };
-    if timeout(LAST_WORDS, answered).await.is_err() {
+    if timeout(drain + LAST_WORDS, answered).await.is_err() {
         warn!("some requests were not answered in time");
     }
 }
@@ -167,20 +180,33 @@ async fn serve(
     peer: SocketAddr,
     edge: Edge,
     http: hyper::server::conn::http1::Builder,
+    patience: Patience,
     mut stopped: watch::Receiver<bool>,
 ) {
-    // Without it small answers wait for the other side's acknowledgement; failing is no fault.
+    // Without the first, small answers wait for the other side's acknowledgement; without the
+    // second, who vanished is noticed after a quarter of an hour. Failing is no fault.
     let _ = tcp.set_nodelay(true);
+    let _ = socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    let watch = patience.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let edge = edge.clone();
-        async move { Ok::<_, Infallible>(edge.answer(request.map(Body::new), peer).await) }
+        let (edge, answering) = (edge.clone(), watch.answering());
+        async move {
+            let response = edge.answer(request.map(Body::new), peer).await;
+            drop(answering);
+            Ok::<_, Infallible>(response)
+        }
     });
-    let mut connection = pin!(http.serve_connection(TokioIo::new(tcp), service).with_upgrades());
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = told(&mut stopped) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let stream = TokioIo::new(Watched::new(tcp, patience.clone()));
+    let mut connection = pin!(http.serve_connection(stream, service).with_upgrades());
+    let mut stopping = false;
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            () = told(&mut stopped), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = sleep(LOOK) => if patience.is_over() { return },
         }
     };
     if let Err(error) = ended {
@@ -193,10 +219,10 @@ async fn serve(
 /// # Errors
 /// See [`ServerError`].
 pub async fn run(config: Config) -> Result<(), ServerError> {
-    let database = format!("{:?}", config.database_url);
+    let database = format!("{:?}", config.database_url).replace('"', "");
     let server = Server::start(config).await?;
     let address = server.address();
-    info!(%address, database, version = env!("CARGO_PKG_VERSION"), "serving");
+    info!(%address, %database, version = env!("CARGO_PKG_VERSION"), "serving");
     info!("admin panel: http://{address}/admin");
     tokio::select! {
         () = told_to_stop() => {}

@@ -8,10 +8,11 @@ use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::body;
+use super::body::{SmallBody, announced_bytes, read};
 use super::error::ApiError;
 use super::query::Query;
 use super::state::AppState;
+use crate::clock::unix_seconds;
 
 /// What a request says to be signed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,11 +29,8 @@ pub enum Credentials {
 const HEADER: &str = "x-channelstream-secret";
 /// Oldest signature accepted, in seconds. Source: the stock server.
 const MAX_AGE_SECONDS: u32 = 60;
-/// A form longer than this has no signature that we look for.
-const MAX_FORM_BYTES: usize = 64 << 10;
-
-/// Finds and checks a request's signature: in the header, else in the query, else in a form; the
-/// body is handed back as it came.
+/// Finds and checks a request's signature: in the header, else in the query, else in a short form;
+/// the body is handed back as it came.
 ///
 /// # Errors
 /// If a form had to be read and could not be.
@@ -50,13 +48,12 @@ pub async fn credentials(state: &AppState, request: Request) -> Result<(Credenti
         .headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.to_str().is_ok_and(|value| value.starts_with("application/x-www-form-urlencoded")));
-    if !is_form {
+    let is_short = announced_bytes(&parts.headers).is_some_and(|bytes| bytes <= SmallBody::MAX_BYTES);
+    if !is_form || !is_short {
         return Ok((Credentials::Missing, Request::from_parts(parts, body)));
     }
-    let bytes = body::read(&parts.headers, body, state.config.max_body_bytes, state.config.request_timeout).await?;
-    let secret = (bytes.len() <= MAX_FORM_BYTES)
-        .then(|| form_urlencoded::parse(&bytes).find(|(key, _)| key == "secret").map(|(_, value)| value))
-        .flatten();
+    let bytes = read(&parts.headers, body, SmallBody::MAX_BYTES, state.config.request_timeout).await?;
+    let secret = form_urlencoded::parse(&bytes).find(|(key, _)| key == "secret").map(|(_, value)| value);
     let checked = secret.map_or(Credentials::Missing, |secret| check(state, &secret));
     Ok((checked, Request::from_parts(parts, Body::from(bytes))))
 }
@@ -65,7 +62,7 @@ fn check(state: &AppState, token: &str) -> Credentials {
     if token.is_empty() {
         return Credentials::Missing;
     }
-    let now = state.hub.now().utc.and_utc().timestamp();
+    let now = unix_seconds();
     let max_age = state.config.validate_requests.then_some(MAX_AGE_SECONDS);
     match state.signer.verify(token, now, max_age) {
         Ok(()) => Credentials::Good,

@@ -28,13 +28,35 @@ impl FromRequest<AppState> for RawBody {
     }
 }
 
+/// The bytes of a body that anybody may send: at most [`SmallBody::MAX_BYTES`].
+pub struct SmallBody(pub Bytes);
+
+impl SmallBody {
+    /// Enough for a form or a connection id.
+    pub const MAX_BYTES: usize = 64 << 10;
+}
+
+impl FromRequest<AppState> for SmallBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let most = Self::MAX_BYTES.min(state.config.max_body_bytes);
+        read(&parts.headers, body, most, state.config.request_timeout).await.map(Self)
+    }
+}
+
+/// How long a body says it is.
+pub fn announced_bytes(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Reads a body of at most `most` bytes that comes within `patience`.
 ///
 /// # Errors
 /// [`ApiError::TooLarge`], [`ApiError::TooSlow`], or [`ApiError::Malformed`] if it breaks off.
 pub async fn read(headers: &HeaderMap, body: Body, most: usize, patience: Duration) -> Result<Bytes, ApiError> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    match timeout(patience, collect(body, announced, most)).await {
+    match timeout(patience, collect(body, announced_bytes(headers), most)).await {
         Ok(result) => result,
         Err(_) => Err(ApiError::TooSlow),
     }

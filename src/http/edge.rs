@@ -84,6 +84,9 @@ impl Edge {
             (header::ACCESS_CONTROL_MAX_AGE, "86400"),
         ];
         let origin = request.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        if !self.state.config.allow_cors.allows(None) {
+            response.append(header::VARY, HeaderValue::from_static("Origin"));
+        }
         if self.state.config.allow_cors.allows(origin) {
             response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         }

@@ -9,6 +9,7 @@ pub mod edge;
 mod error;
 mod links;
 mod listen;
+pub mod patience;
 mod query;
 pub mod state;
 
@@ -55,7 +56,7 @@ pub fn routes(state: AppState) -> axum::Router {
         .route("/admin/admin.json", open(get(admin::report).post(admin::report)))
         .route("/openapi.json", open(get(admin::openapi)))
         .route("/api-explorer", open(get(admin::explorer)))
-        .route("/static/{*file}", get(admin::asset))
+        .route("/static/{*file}", open(get(admin::asset)))
         // operators
         .route("/healthz", open(get(admin::healthz)))
         .route("/readyz", open(get(admin::readyz)))

@@ -6,6 +6,29 @@ use std::convert::Infallible;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
+use super::error::ApiError;
+use crate::domain::names::ConnectionId;
+use crate::wire::form::{Faults, NULL, parse_uuid};
+
+/// Why a query names no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadConnectionId {
+    /// The parameter is absent.
+    Missing,
+    /// It is no uuid.
+    Malformed,
+}
+
+impl From<BadConnectionId> for ApiError {
+    fn from(bad: BadConnectionId) -> Self {
+        let text = match bad {
+            BadConnectionId::Missing => NULL,
+            BadConnectionId::Malformed => "Not a valid UUID.",
+        };
+        Self::Invalid(Faults::from([("conn_id".to_owned(), text.into())]))
+    }
+}
+
 /// The query string of a request, which the edge has found to be decodable.
 #[derive(Debug, Clone, Default)]
 pub struct Query(String);
@@ -14,6 +37,12 @@ impl Query {
     /// A query string as it came, without the question mark.
     pub fn new(text: &str) -> Self {
         Self(text.to_owned())
+    }
+
+    /// The connection that the parameter `conn_id` names.
+    pub fn connection_id(&self) -> Result<ConnectionId, BadConnectionId> {
+        let text = self.get("conn_id").ok_or(BadConnectionId::Missing)?;
+        parse_uuid(&text).map(ConnectionId).ok_or(BadConnectionId::Malformed)
     }
 
     /// The first parameter of that name.

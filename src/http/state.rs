@@ -34,7 +34,10 @@ impl AppState {
     pub fn new(hub: Arc<Hub>, config: Config) -> Self {
         let random = Uuid::new_v4().to_string() + &Uuid::new_v4().to_string();
         let secret = config.cookie_secret.as_ref().map_or(random.as_str(), |secret| secret.expose());
-        let cookie_key = Key::from(&Sha512::digest(secret));
+        // Whoever changes the password signs everybody out.
+        let password = config.admin_secret.expose();
+        let cookie_key =
+            Key::from(&Sha512::new().chain_update(secret).chain_update([0]).chain_update(password).finalize());
         let signer = Signer::new(config.secret.expose());
         Self(Arc::new(Shared { hub, config, signer, cookie_key, draining: false.into() }))
     }

@@ -14,7 +14,7 @@ use crate::http::state::AppState;
 pub struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    reason: Option<&'static str>,
 }
 
 /// `GET /healthz`: the process answers.
@@ -22,11 +22,12 @@ pub async fn healthz() -> Json<Health> {
     Json(Health { status: "alive", reason: None })
 }
 
-/// `GET /readyz`: the store answers and the server is not going down.
+/// `GET /readyz`: the store took the last commit and the server is not going down.
 pub async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
     let ready = match state.draining.load(Ordering::Relaxed) {
-        true => Err("the server is going down".to_owned()),
-        false => state.hub.check_store().await,
+        true => Err("the server is going down"),
+        false if state.hub.is_store_stuck() => Err("the store is unavailable"),
+        false => Ok(()),
     };
     match ready {
         Ok(()) => (StatusCode::OK, Json(Health { status: "ready", reason: None })),

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use super::assets::page;
 use crate::http::auth::Credentials;
-use crate::http::body::RawBody;
+use crate::http::body::SmallBody;
 use crate::http::error::{ApiError, escape};
 use crate::http::links::{link, scheme};
 use crate::http::state::AppState;
@@ -71,7 +71,7 @@ pub async fn sign_in(
     State(state): State<AppState>,
     headers: HeaderMap,
     jar: SignedCookieJar,
-    RawBody(body): RawBody,
+    SmallBody(body): SmallBody,
 ) -> Result<Response, ApiError> {
     let field = |name: &str| {
         let value = form_urlencoded::parse(&body).find(|(key, _)| key == name).map(|(_, value)| value);
@@ -87,13 +87,8 @@ pub async fn sign_in(
     let expires = state.hub.now().utc.and_utc().timestamp() + DAYS * 86_400;
     let mut cookie = Cookie::new(COOKIE, format!("{expires}:{user}"));
     dress(&mut cookie, scheme(&headers, &state.config));
-    cookie.make_permanent();
-    cookie.set_max_age(cookie_days());
+    cookie.set_max_age(time::Duration::days(DAYS));
     Ok((jar.add(cookie), redirect(&state, &headers, "/admin")).into_response())
-}
-
-fn cookie_days() -> time::Duration {
-    time::Duration::days(DAYS)
 }
 
 fn dress(cookie: &mut Cookie<'_>, scheme: &str) {

@@ -8,14 +8,13 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::domain::frame::Tick;
-use crate::domain::names::ConnectionId;
 use crate::http::answer::JsonText;
 use crate::http::error::ApiError;
-use crate::http::query::Query;
+use crate::http::query::{BadConnectionId, Query};
 use crate::http::state::AppState;
-use crate::hub::Listener;
+use crate::hub::{Listener, Missed};
 use crate::mailbox::{Closing, Mail};
-use crate::wire::form::{Faults, NULL, parse_uuid};
+use crate::wire::form::Faults;
 
 /// How long a poll waits for the first frame. Source: the stock server.
 const WAIT: Duration = Duration::from_secs(5);
@@ -28,36 +27,37 @@ const MAX_ANSWER_BYTES: usize = 1 << 20;
 
 /// Waits for frames; `callback` asks for JSONP.
 pub async fn long_poll(State(state): State<AppState>, method: Method, query: Query) -> Result<Response, ApiError> {
-    let missing = || ApiError::Invalid(Faults::from([("conn_id".to_owned(), NULL.into())]));
-    let id = query.get("conn_id").ok_or_else(missing)?;
-    let id = parse_uuid(&id).ok_or(ApiError::MalformedPoll)?;
+    let id = query.connection_id().map_err(|bad| match bad {
+        BadConnectionId::Malformed => ApiError::MalformedPoll,
+        missing => missing.into(),
+    })?;
     let callback = query.get("callback").filter(|name| !name.is_empty());
     if callback.as_deref().is_some_and(|name| !is_callback(name)) {
         let fault = "Not a valid callback name.";
         return Err(ApiError::Invalid(Faults::from([("callback".to_owned(), fault.into())])));
     }
     if method == Method::HEAD {
-        let known = state.hub.knows_connection(ConnectionId(id));
+        let known = state.hub.knows_connection(id);
         return known.then(|| answer("[]".to_owned(), callback.as_deref())).ok_or(ApiError::UnknownListener);
     }
-    let listener = state.hub.listen(ConnectionId(id))?;
-    Ok(answer(collect(listener).await, callback.as_deref()))
+    let (listener, missed) = state.hub.listen(id, false)?;
+    Ok(answer(collect(listener, missed).await, callback.as_deref()))
 }
 
 /// The frames of one poll, as a JSON array.
-async fn collect(mut listener: Listener) -> String {
+async fn collect(listener: Listener, missed: Missed) -> String {
     let first_by = Instant::now() + WAIT;
     let mut frames = Frames::default();
-    if let Some(missed) = listener.take_missed() {
-        frames.add(missed.elements(), missed.tick);
+    let tick = missed.tick();
+    for piece in missed {
+        frames.add(elements(piece.as_str()), tick);
     }
-    let (mut next_by, mut collect_by) = (first_by, first_by);
+    let mut collect_by = None;
     loop {
-        if !frames.text.is_empty() && collect_by == first_by {
-            collect_by = Instant::now() + COLLECT;
-        }
+        let mut next_by = first_by;
         if !frames.text.is_empty() {
-            next_by = (Instant::now() + QUIET).min(collect_by);
+            let now = Instant::now();
+            next_by = (now + QUIET).min(*collect_by.get_or_insert(now + COLLECT));
         }
         if frames.text.len() > MAX_ANSWER_BYTES {
             break;
@@ -65,12 +65,13 @@ async fn collect(mut listener: Listener) -> String {
         match timeout_at(next_by, listener.mail()).await {
             Ok(Mail::Pieces(pieces)) => {
                 for piece in pieces {
-                    frames.add(piece.elements(), piece.tick);
+                    frames.add(elements(piece.text.as_str()), piece.tick);
                 }
             }
             // Another poll took over: this one ends as if nothing had come.
             Ok(Mail::Closed(Closing::Replaced)) => {
                 sleep_until(first_by).await;
+                frames = Frames::default();
                 break;
             }
             Ok(Mail::Closed(_)) | Err(_) => break,
@@ -80,6 +81,11 @@ async fn collect(mut listener: Listener) -> String {
         listener.mark_written(tick);
     }
     format!("[{}]", frames.text)
+}
+
+/// The elements of an array, without the brackets.
+fn elements(array: &str) -> &str {
+    array.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or_default()
 }
 
 #[derive(Default)]

@@ -10,13 +10,11 @@ use futures_util::SinkExt;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::domain::frame::Tick;
-use crate::domain::names::ConnectionId;
 use crate::http::error::ApiError;
 use crate::http::query::Query;
 use crate::http::state::AppState;
-use crate::hub::{CannotListen, Listener};
+use crate::hub::{CannotListen, Listener, Missed};
 use crate::mailbox::{Closing, Mail};
-use crate::wire::form::{Faults, NULL, parse_uuid};
 
 /// Largest message of a client; none has a meaning.
 const MAX_CLIENT_MESSAGE: usize = 64 << 10;
@@ -39,10 +37,7 @@ pub async fn websocket(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| ApiError::UpgradeRequired)?;
-    let fault = |text: &'static str| ApiError::Invalid(Faults::from([("conn_id".to_owned(), text.into())]));
-    let id = query.get("conn_id").ok_or_else(|| fault(NULL))?;
-    let id = parse_uuid(&id).ok_or_else(|| fault("Not a valid UUID."))?;
-    let listener = match state.hub.listen(ConnectionId(id)) {
+    let listener = match state.hub.listen(query.connection_id()?, true) {
         Ok(listener) => Some(listener),
         Err(CannotListen::Unknown) => None,
         Err(cannot) => return Err(cannot.into()),
@@ -54,8 +49,8 @@ pub async fn websocket(
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER);
     Ok(upgrade.on_upgrade(async move |socket| match listener {
-        Some(listener) => serve(socket, listener, heartbeat).await,
-        None => close(socket, 4001, "unknown connection").await,
+        Some((listener, missed)) => serve(socket, listener, missed, heartbeat).await,
+        None => close(socket, Closing::Unknown).await,
     }))
 }
 
@@ -69,35 +64,27 @@ enum End {
     Ours(Closing),
 }
 
-async fn serve(mut socket: WebSocket, mut listener: Listener, heartbeat: Duration) {
-    let end = run(&mut socket, &mut listener, heartbeat).await;
-    if let End::ByClient = end {
-        listener.closed_by_client();
-    }
-    drop(listener);
-    match end {
-        End::ByClient => finish(socket).await,
-        End::Lost => {}
-        End::Ours(closing) => {
-            let (code, reason) = match closing {
-                Closing::Ended => (1000, ""),
-                Closing::GoingAway => (1012, "the server restarts: come back"),
-                Closing::Slow => (4008, "too slow: come back"),
-                Closing::Replaced => (4010, "opened again elsewhere"),
-            };
-            close(socket, code, reason).await;
+async fn serve(mut socket: WebSocket, mut listener: Listener, missed: Missed, heartbeat: Duration) {
+    match run(&mut socket, &listener, missed, heartbeat).await {
+        End::ByClient => {
+            listener.closed_by_client();
+            drop(listener);
+            finish(socket).await;
         }
+        End::Lost => {}
+        // It counts as listening until it was told why it is closed: shutting down waits for that.
+        End::Ours(closing) => close(socket, closing).await,
     }
 }
 
-async fn run(socket: &mut WebSocket, listener: &mut Listener, heartbeat: Duration) -> End {
-    if let Some(missed) = listener.take_missed() {
-        let tick = missed.tick;
-        if let Err(end) = write(socket, std::iter::once(missed.text)).await {
+async fn run(socket: &mut WebSocket, listener: &Listener, missed: Missed, heartbeat: Duration) -> End {
+    let tick = missed.tick();
+    for piece in missed {
+        if let Err(end) = write(socket, std::iter::once(piece)).await {
             return end;
         }
-        listener.mark_written(tick);
     }
+    listener.mark_written(tick);
     let mut beat_at = Instant::now() + heartbeat;
     loop {
         tokio::select! {
@@ -143,7 +130,14 @@ async fn in_time(step: impl Future<Output = Result<(), axum::Error>>) -> Result<
 }
 
 /// Closes a socket, gives the client time to answer, and ends its TCP connection.
-async fn close(mut socket: WebSocket, code: u16, reason: &'static str) {
+async fn close(mut socket: WebSocket, closing: Closing) {
+    let (code, reason) = match closing {
+        Closing::Ended => (1000, ""),
+        Closing::GoingAway => (1012, "the server restarts: come back"),
+        Closing::Unknown => (4001, "unknown connection"),
+        Closing::Slow => (4008, "too slow: come back"),
+        Closing::Replaced => (4010, "opened again elsewhere"),
+    };
     let frame = CloseFrame { code, reason: reason.into() };
     if let Ok(Ok(())) = timeout(CLOSING, socket.send(Message::Close(Some(frame)))).await {
         finish(socket).await;
