@@ -156,7 +156,7 @@ What to log: CRITICAL, ERROR, WARNING, INFO, DEBUG or TRACE. CRITICAL is the sam
         accepts: Accepts::SecretWords("an address that begins with `sqlite:` or `postgres://`"),
         explanation: "\
 Where to keep what has to survive a restart: sqlite://channelstream.db, a file in the working
-directory; sqlite:///var/lib/channelstream.db; or postgres://user:password@host/database.",
+directory, or sqlite:///var/lib/channelstream.db. postgres:// is for a later release.",
     },
     Key {
         name: "sqlite_synchronous",
@@ -180,7 +180,7 @@ lost socket or a restart of the server; its user counts as present for as long."
         accepts: Accepts::Seconds(0.0..=31_536_000.0),
         explanation: "\
 Seconds during which a user whose connections are all gone may come back with a new one and still
-get what was missed. A day: a laptop that was closed overnight.",
+get what was missed. A day: a laptop that was closed overnight. In this release without effect.",
     },
     Key {
         name: "forget_users_after",
@@ -243,7 +243,8 @@ behind is closed and catches up later, so that a slow listener costs bounded mem
         accepts: Accepts::Bytes(0..=1024 * GIB),
         explanation: "\
 Memory for the newest messages of all channels together, from which returning listeners are served
-without asking the store; the least recently used go first.",
+without asking the store; the least recently used go first. In this release without effect: each
+channel keeps at most 256 KiB.",
     },
     Key {
         name: "max_connections",
@@ -266,7 +267,7 @@ in a loop. 0: no limit.",
         accepts: Accepts::SecretWords("1 to 1024 ASCII letters, digits and signs without blanks"),
         explanation: "\
 Lets a monitoring system read /metrics with the header `Authorization: Bearer <metrics_token>`.
-Empty: only with a signature or an admin session.",
+Empty: only with a signature or an admin session. In this release without effect.",
     },
 ];
 
