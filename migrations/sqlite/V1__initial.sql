@@ -88,3 +88,4 @@ CREATE TABLE memberships (
     "left"  INTEGER,               -- when the user's last connection left; none: it is there
     PRIMARY KEY (user, channel)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX memberships_by_leaving ON memberships ("left") WHERE "left" IS NOT NULL;

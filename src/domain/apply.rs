@@ -11,7 +11,7 @@ use super::names::{ChannelName, ConnectionId, ListenerId, Username};
 use super::router::{Effect, Recipients, Router};
 use super::state::{Change, Profile};
 use super::timestamp::Moment;
-use super::user::User;
+use super::user::{Floor, User};
 
 impl Router {
     /// Takes a decided, and where it is durable committed, event into the live state; adds to
@@ -46,6 +46,7 @@ impl Router {
                 }
                 None => {
                     let mut user = User::new(*uuid, profile.clone(), moment.utc);
+                    user.created = self.head;
                     user.used = moment.elapsed;
                     self.add_user(name.clone(), user);
                 }
@@ -56,6 +57,7 @@ impl Router {
             Event::Subscribed { id, channel } => {
                 if let Some((user, first)) = self.join(*id, channel) {
                     self.touch_channel(channel, moment);
+                    self.hold_floor(&user, channel);
                     if first {
                         self.show_presence(channel, user, true, moment, effects);
                     }
@@ -65,9 +67,19 @@ impl Router {
                 let Some(connection) = self.connections.get_mut(id) else { return };
                 if connection.channels.remove(channel) {
                     let (user, listener) = (connection.user.clone(), connection.listener);
-                    self.leave(*id, user, listener, channel, moment, effects);
+                    if self.leave(*id, user.clone(), listener, channel, moment, effects) {
+                        self.end_floor(&user, channel);
+                    }
                 }
             }
+            Event::FloorSet { user, channel, position } => {
+                if let Some(user) = self.users.get_mut(user) {
+                    user.floors.insert(channel.clone(), Floor { position: *position, left: None });
+                }
+            }
+            Event::FloorEnded { user, channel } => self.end_floor(user, channel),
+            // In memory they end when they are looked at.
+            Event::FloorsExpired { .. } => {}
             Event::Posted { position, message, inboxes } => {
                 self.totals.posted += 1;
                 let frame = Frame::Message { position: *position, message: message.clone() };
@@ -181,6 +193,20 @@ impl Router {
         }
     }
 
+    /// A user is in a channel: its floor is the head, unless it has one.
+    fn hold_floor(&mut self, user: &Username, channel: &ChannelName) {
+        let head = self.head;
+        if let Some(user) = self.users.get_mut(user) {
+            user.floors.entry_ref(channel).or_insert(Floor { position: head, left: None }).left = None;
+        }
+    }
+
+    fn end_floor(&mut self, user: &Username, channel: &ChannelName) {
+        if let Some(user) = self.users.get_mut(user) {
+            user.floors.remove(channel);
+        }
+    }
+
     fn open_connection(&mut self, id: ConnectionId, name: &Username, moment: Moment) {
         let Some(user) = self.users.get_mut(name) else { return };
         user.last_active = moment.utc;
@@ -210,7 +236,13 @@ impl Router {
             self.expiring.remove(&(expires, id));
         }
         for channel in &connection.channels {
-            self.leave(id, connection.user.clone(), connection.listener, channel, moment, effects);
+            let last = self.leave(id, connection.user.clone(), connection.listener, channel, moment, effects);
+            if last
+                && let Some(user) = self.users.get_mut(&connection.user)
+                && let Some(floor) = user.floors.get_mut(channel)
+            {
+                floor.left = Some(moment.utc);
+            }
         }
         if let Some(user) = self.users.get_mut(&connection.user) {
             user.connections.retain(|other| *other != id);
@@ -244,6 +276,7 @@ impl Router {
         }
     }
 
+    /// Takes a connection out of a channel; true if it was the user's last there.
     fn leave(
         &mut self,
         id: ConnectionId,
@@ -252,8 +285,8 @@ impl Router {
         name: &ChannelName,
         moment: Moment,
         effects: &mut Vec<Effect>,
-    ) {
-        let Some(channel) = self.channels.get_mut(name) else { return };
+    ) -> bool {
+        let Some(channel) = self.channels.get_mut(name) else { return false };
         if let Some(listener) = listener {
             channel.members.detach(listener);
         }
@@ -266,6 +299,7 @@ impl Router {
         if last {
             self.show_presence(name, user, false, moment, effects);
         }
+        last
     }
 
     fn show_presence(

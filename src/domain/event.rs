@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use chrono::NaiveDateTime;
 use uuid::Uuid;
 
 use super::channel::Retained;
@@ -66,6 +67,27 @@ pub enum Event {
         id: ConnectionId,
         /// Which channel.
         channel: ChannelName,
+    },
+    /// A user's floor in a channel is put somewhere by the application.
+    FloorSet {
+        /// Whose.
+        user: Username,
+        /// In which channel.
+        channel: ChannelName,
+        /// Where.
+        position: Position,
+    },
+    /// A user was away from a channel for too long.
+    FloorEnded {
+        /// Whose.
+        user: Username,
+        /// In which channel.
+        channel: ChannelName,
+    },
+    /// All floors end that were left before a time.
+    FloorsExpired {
+        /// When.
+        left_before: NaiveDateTime,
     },
     /// Something was said.
     Posted {

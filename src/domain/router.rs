@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use chrono::NaiveDateTime;
 use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
@@ -14,11 +15,13 @@ use super::names::{ChannelName, ConnectionId, ListenerId, Username};
 use super::position::Position;
 use super::state::Profile;
 use super::timestamp::Moment;
-use super::user::User;
+use super::user::{Floor, User};
 use super::view::{ChannelView, ChannelsView, InfoOptions, Totals};
 
 /// What nobody is in, and nobody asked for during this time, leaves memory.
 const IDLE: Duration = Duration::from_secs(60);
+/// A laptop that was closed overnight.
+const DEFAULT_RESUME_WINDOW: chrono::Duration = chrono::Duration::days(1);
 /// Most names that are remembered as not stored, of each kind.
 const MAX_ABSENT: usize = 100_000;
 /// Most things looked at in one go while unloading.
@@ -97,6 +100,8 @@ pub struct Router {
     pub(super) totals: Totals,
     /// How long a connection lasts without a listener.
     pub(super) grace: Duration,
+    /// How long a floor lasts after the user's last connection left.
+    pub(super) resume_window: chrono::Duration,
     pub(super) new_uuid: Box<dyn FnMut() -> Uuid + Send>,
     absent_channels: HashSet<ChannelName>,
     absent_users: HashSet<Username>,
@@ -120,6 +125,7 @@ impl Router {
             tick: Tick::default(),
             totals: Totals::default(),
             grace,
+            resume_window: DEFAULT_RESUME_WINDOW,
             new_uuid: Box::new(new_uuid),
             absent_channels: HashSet::new(),
             absent_users: HashSet::new(),
@@ -127,6 +133,23 @@ impl Router {
             idle_channels: HashSet::new(),
             idle_users: HashSet::new(),
         }
+    }
+
+    /// How long a floor lasts after the user's last connection left; a day unless this is said.
+    pub fn set_resume_window(&mut self, window: Duration) {
+        self.resume_window = chrono::Duration::from_std(window).unwrap_or(DEFAULT_RESUME_WINDOW);
+    }
+
+    /// How long a floor lasts after the user's last connection left.
+    pub fn resume_window(&self) -> chrono::Duration {
+        self.resume_window
+    }
+
+    /// The floor of a user in a channel at `now`, if it has one.
+    pub fn floor(&self, user: &Username, channel: &ChannelName, now: NaiveDateTime) -> Option<Floor> {
+        let floor = self.users.get(user)?.floors.get(channel)?;
+        let ended = floor.left.is_some_and(|left| left + self.resume_window <= now);
+        (!ended).then_some(*floor)
     }
 
     /// The position of the latest logged event that was applied.

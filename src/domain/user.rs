@@ -3,15 +3,26 @@
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
+use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::channel::Retained;
 use super::frame::RecentFrames;
-use super::names::ConnectionId;
+use super::names::{ChannelName, ConnectionId};
+use super::position::Position;
 use super::state::Profile;
 
 /// Private messages kept per user, in memory and in the log. Source: the stock server.
 pub const INBOX_SIZE: u32 = 50;
+
+/// How far back a user may replay a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// Nothing at or before this position.
+    pub position: Position,
+    /// When the user's last connection left the channel; none: one is there.
+    pub left: Option<NaiveDateTime>,
+}
 
 /// A user that is in memory.
 #[derive(Debug)]
@@ -26,6 +37,10 @@ pub struct User {
     pub recent: RecentFrames,
     /// What the log holds for it.
     pub retained: Retained,
+    /// Its floors, by channel: those it is in, and those it left not long ago.
+    pub floors: HashMap<ChannelName, Floor>,
+    /// The head when it was created: the floor of its inbox.
+    pub created: Position,
     /// When it was last active.
     pub last_active: NaiveDateTime,
     /// When it was last needed, for leaving memory.
@@ -41,6 +56,8 @@ impl User {
             connections: Vec::new(),
             recent: RecentFrames::new(INBOX_SIZE as usize),
             retained: Retained::default(),
+            floors: HashMap::new(),
+            created: Position::default(),
             last_active,
             used: Duration::ZERO,
         }

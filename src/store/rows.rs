@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::NaiveDateTime;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -73,7 +74,10 @@ pub struct Rows<'a> {
     pub channels: Vec<(&'a ChannelName, Uuid, &'a ChannelSettings)>,
     pub users: Vec<(&'a Username, Uuid, &'a Profile)>,
     pub opened: Vec<(ConnectionId, &'a Username)>,
-    pub subscribed: Vec<(ConnectionId, &'a ChannelName)>,
+    pub floors_ended: Vec<(&'a Username, &'a ChannelName)>,
+    /// With the head at that moment: the user's floor, if it has none.
+    pub subscribed: Vec<(ConnectionId, &'a ChannelName, Position)>,
+    pub floors_set: Vec<(&'a Username, &'a ChannelName, Position)>,
     pub unsubscribed: Vec<(ConnectionId, &'a ChannelName)>,
     pub ended: Vec<ConnectionId>,
     /// New inbox rows, for private messages.
@@ -90,14 +94,17 @@ pub struct Rows<'a> {
     /// The newest entries to keep, of inboxes that are trimmed.
     pub trimmed_inboxes: Vec<(&'a Username, Retained)>,
     pub forgotten: Vec<&'a Username>,
+    pub floors_expired: Option<NaiveDateTime>,
 }
 
 impl<'a> Rows<'a> {
     /// Sorts the events of a batch.
     pub fn of(batch: &'a Batch) -> Self {
         let mut rows = Self::default();
+        let mut head = batch.before;
         for event in &batch.events {
-            rows.add(event);
+            head = event.position().unwrap_or(head);
+            rows.add(event, head);
         }
         // What came and went within the batch was never there.
         let gone = &rows.gone;
@@ -105,7 +112,7 @@ impl<'a> Rows<'a> {
         rows
     }
 
-    fn add(&mut self, event: &'a Event) {
+    fn add(&mut self, event: &'a Event, head: Position) {
         match event {
             Event::ChannelKept { name, uuid, settings } => self.channels.push((name, *uuid, settings)),
             Event::UserKept { name, uuid, profile } => self.users.push((name, *uuid, profile)),
@@ -113,7 +120,10 @@ impl<'a> Rows<'a> {
             Event::StateChanged { .. } => {}
             Event::ConnectionOpened { id, user } => self.opened.push((*id, user)),
             Event::ConnectionEnded { id } => self.ended.push(*id),
-            Event::Subscribed { id, channel } => self.subscribed.push((*id, channel)),
+            Event::Subscribed { id, channel } => self.subscribed.push((*id, channel, head)),
+            Event::FloorSet { user, channel, position } => self.floors_set.push((user, channel, *position)),
+            Event::FloorEnded { user, channel } => self.floors_ended.push((user, channel)),
+            Event::FloorsExpired { left_before } => self.floors_expired = Some(*left_before),
             Event::Unsubscribed { id, channel } => self.unsubscribed.push((*id, channel)),
             Event::ChannelTrimmed { channel, keep } => self.trimmed_channels.push((channel, *keep)),
             Event::InboxTrimmed { user, keep } => self.trimmed_inboxes.push((user, *keep)),

@@ -29,7 +29,7 @@ use crate::domain::position::{Epoch, Position};
 use crate::domain::settings::ChannelSettings;
 use crate::domain::state::Profile;
 use crate::domain::timestamp::{Timestamp, from_micros};
-use crate::domain::user::User;
+use crate::domain::user::{Floor, User};
 use crate::json;
 
 mod migrations {
@@ -292,6 +292,10 @@ async fn write(writer: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<()>
     if !rows.forgotten.is_empty() {
         forget_users(connection, &list(rows.forgotten.iter().map(|name| name.as_str()))).await?;
     }
+    if let Some(left_before) = rows.floors_expired {
+        let left_before = left_before.and_utc().timestamp_micros();
+        query!(r#"DELETE FROM memberships WHERE "left" <= ?1"#, left_before).execute(&mut *connection).await?;
+    }
     transaction.commit().await
 }
 
@@ -327,8 +331,8 @@ async fn write_connections(connection: &mut SqliteConnection, rows: &Rows<'_>, h
         .await?;
     }
     if !rows.subscribed.is_empty() || !rows.unsubscribed.is_empty() || !rows.ended.is_empty() {
-        let changed = rows.subscribed.iter().chain(&rows.unsubscribed);
-        let channels = list(changed.map(|(_, channel)| channel.as_str()));
+        let subscribed = rows.subscribed.iter().map(|(_, channel, _)| channel.as_str());
+        let channels = list(subscribed.chain(rows.unsubscribed.iter().map(|(_, channel)| channel.as_str())));
         query!(
             "UPDATE channels SET last_active = ?1
              WHERE name IN (SELECT value FROM json_each(?2))
@@ -341,13 +345,49 @@ async fn write_connections(connection: &mut SqliteConnection, rows: &Rows<'_>, h
         .execute(&mut *connection)
         .await?;
     }
+    if !rows.floors_ended.is_empty() {
+        let ended = list(rows.floors_ended.iter().map(|(user, channel)| (user.as_str(), channel.as_str())));
+        query!(
+            "DELETE FROM memberships WHERE (user, channel) IN
+                 (SELECT users.id, channels.id FROM json_each(?1)
+                  JOIN users ON users.name = value ->> 0 JOIN channels ON channels.name = value ->> 1)",
+            ended
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
     if !rows.subscribed.is_empty() {
-        let subscribed = list(rows.subscribed.iter().map(pair));
+        let subscribed =
+            list(rows.subscribed.iter().map(|(connection, channel, head)| (id(connection), channel.as_str(), head.0)));
         query!(
             "INSERT INTO subscriptions (connection, channel)
              SELECT unhex(value ->> 0), channels.id
              FROM json_each(?1) JOIN channels ON channels.name = value ->> 1",
             subscribed
+        )
+        .execute(&mut *connection)
+        .await?;
+        query!(
+            r#"INSERT INTO memberships (user, channel, floor, "left")
+               SELECT connections.user, channels.id, value ->> 2, NULL
+               FROM json_each(?1) JOIN channels ON channels.name = value ->> 1
+               JOIN connections ON connections.id = unhex(value ->> 0) WHERE true
+               ON CONFLICT (user, channel) DO UPDATE SET "left" = NULL"#,
+            subscribed
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    if !rows.floors_set.is_empty() {
+        let set = rows.floors_set.iter().map(|(user, channel, floor)| (user.as_str(), channel.as_str(), floor.0));
+        let set = list(set);
+        query!(
+            r#"INSERT INTO memberships (user, channel, floor, "left")
+               SELECT users.id, channels.id, value ->> 2, NULL
+               FROM json_each(?1) JOIN users ON users.name = value ->> 0 JOIN channels ON channels.name = value ->> 1
+               WHERE true
+               ON CONFLICT (user, channel) DO UPDATE SET floor = excluded.floor"#,
+            set
         )
         .execute(&mut *connection)
         .await?;
@@ -362,8 +402,33 @@ async fn write_connections(connection: &mut SqliteConnection, rows: &Rows<'_>, h
         )
         .execute(&mut *connection)
         .await?;
+        query!(
+            "DELETE FROM memberships
+             WHERE (user, channel) IN
+                 (SELECT connections.user, channels.id FROM json_each(?1)
+                  JOIN channels ON channels.name = value ->> 1 JOIN connections ON connections.id = unhex(value ->> 0))
+               AND NOT EXISTS
+                 (SELECT 1 FROM connections JOIN subscriptions ON subscriptions.connection = connections.id
+                  WHERE connections.user = memberships.user AND subscriptions.channel = memberships.channel)",
+            unsubscribed
+        )
+        .execute(&mut *connection)
+        .await?;
     }
     if !rows.ended.is_empty() {
+        query!(
+            r#"UPDATE memberships SET "left" = ?1
+               WHERE "left" IS NULL
+                 AND user IN (SELECT user FROM connections WHERE id IN (SELECT unhex(value) FROM json_each(?2)))
+                 AND NOT EXISTS
+                   (SELECT 1 FROM connections JOIN subscriptions ON subscriptions.connection = connections.id
+                    WHERE connections.user = memberships.user AND subscriptions.channel = memberships.channel
+                      AND connections.id NOT IN (SELECT unhex(value) FROM json_each(?2)))"#,
+            at,
+            ended
+        )
+        .execute(&mut *connection)
+        .await?;
         query!("DELETE FROM subscriptions WHERE connection IN (SELECT unhex(value) FROM json_each(?1))", ended)
             .execute(&mut *connection)
             .await?;
@@ -699,8 +764,9 @@ async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMa
 }
 
 async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<Username, User>> {
+    let mut transaction = readers.begin().await?;
     let rows = query!(
-        r#"SELECT name, uuid, state, public_keys, last_active,
+        r#"SELECT name, uuid, state, public_keys, created, last_active,
                (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
                 WHERE inbox.user = users.id AND log.kind = 0) AS "messages!: i64",
                (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
@@ -708,7 +774,7 @@ async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<U
            FROM users WHERE name IN (SELECT value FROM json_each(?1))"#,
         names
     )
-    .fetch_all(readers)
+    .fetch_all(&mut *transaction)
     .await?;
     let mut users = HashMap::with_capacity(rows.len());
     for row in rows {
@@ -718,7 +784,22 @@ async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<U
         let profile = Profile::new(state, public_keys);
         let mut user = User::new(uuid_of(&row.uuid)?, profile, from_micros(row.last_active));
         user.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
+        user.created = Position(row.created as u64);
         users.insert(username(&row.name)?, user);
+    }
+    let rows = query!(
+        r#"SELECT users.name AS user, channels.name AS channel, memberships.floor, memberships."left"
+           FROM users JOIN memberships ON memberships.user = users.id JOIN channels ON channels.id = memberships.channel
+           WHERE users.name IN (SELECT value FROM json_each(?1))"#,
+        names
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for row in rows {
+        if let Some(user) = users.get_mut(&username(&row.user)?) {
+            let floor = Floor { position: Position(row.floor as u64), left: row.left.map(from_micros) };
+            user.floors.insert(channel_name(&row.channel)?, floor);
+        }
     }
     Ok(users)
 }

@@ -75,7 +75,7 @@ impl Operation for Connect {
         draft.add(Event::ConnectionOpened { id: self.id, user: self.user.clone() });
         let current = connection.map(|connection| &connection.channels);
         let wanted = self.channels.iter().zip(&self.channel_uuids);
-        add_subscriptions(self.id, current, wanted, &self.channel_configs, router, draft)
+        add_subscriptions(self.id, &self.user, current, wanted, &self.channel_configs, router, draft)
     }
 
     fn outcome(mut self, router: &Router, moment: Moment) -> Connected {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::contract::Operation;
 use crate::domain::draft::{Draft, Key, Refusal, Touch, Undecided};
 use crate::domain::event::Event;
-use crate::domain::names::{ChannelName, ConnectionId};
+use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::router::{Needs, Router};
 use crate::domain::settings::{ChannelSettings, SettingsPatch};
 use crate::domain::timestamp::Moment;
@@ -58,7 +58,15 @@ impl Operation for Subscribe {
         let added: BTreeSet<_> = self.channels.iter().filter(|name| !connection.channels.contains(*name)).collect();
         self.added = added.into_iter().cloned().collect();
         let wanted = self.channels.iter().zip(&self.channel_uuids);
-        add_subscriptions(self.id, Some(&connection.channels), wanted, &self.channel_configs, router, draft)
+        add_subscriptions(
+            self.id,
+            &connection.user,
+            Some(&connection.channels),
+            wanted,
+            &self.channel_configs,
+            router,
+            draft,
+        )
     }
 
     fn outcome(self, router: &Router, moment: Moment) -> Subscribed {
@@ -71,6 +79,7 @@ impl Operation for Subscribe {
 /// that do not exist.
 pub(super) fn add_subscriptions<'a>(
     id: ConnectionId,
+    user: &Username,
     current: Option<&BTreeSet<ChannelName>>,
     wanted: impl Iterator<Item = (&'a ChannelName, &'a Uuid)>,
     configs: &HashMap<ChannelName, SettingsPatch>,
@@ -95,6 +104,10 @@ pub(super) fn add_subscriptions<'a>(
             let default = ChannelSettings::default();
             let settings = configs.get(name).map_or_else(|| default.clone(), |patch| patch.applied_to(&default));
             draft.add(Event::ChannelKept { name: name.clone(), uuid: *uuid, settings });
+        }
+        let held = router.user(user).is_some_and(|user| user.floors.contains_key(name));
+        if held && router.floor(user, name, draft.moment().utc).is_none() {
+            draft.add(Event::FloorEnded { user: user.clone(), channel: name.clone() });
         }
         draft.add(Event::Subscribed { id, channel: name.clone() });
     }
