@@ -84,6 +84,14 @@ pub struct StateChange {
 }
 
 impl Frame {
+    /// Where it is logged, if it is.
+    pub fn position(&self) -> Option<Position> {
+        match self {
+            Self::Message { position, .. } | Self::Edit { position, .. } | Self::Deletion { position, .. } => *position,
+            Self::Presence(_) | Self::StateChange(_) => None,
+        }
+    }
+
     /// Whether nobody among the members is left out.
     pub fn is_for_everyone(&self) -> bool {
         !matches!(self, Self::Presence(_)) && self.audience().is_everyone()

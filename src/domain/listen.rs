@@ -36,6 +36,16 @@ impl Router {
         *count <= rate
     }
 
+    /// The frames that a connection missed, that memory still holds, and that are not logged.
+    pub fn missed_unlogged(&self, id: ConnectionId) -> Vec<Frame> {
+        let Some(connection) = self.connections.get(&id) else { return Vec::new() };
+        let channels = connection.channels.iter().filter_map(|name| self.channels.get(name));
+        let in_channels = channels.flat_map(|channel| channel.recent.after(connection.seen));
+        let private = self.users.get(&connection.user).into_iter().flat_map(|user| user.recent.after(connection.seen));
+        let mine = in_channels.filter(|frame| frame.admits(&connection.user)).chain(private);
+        mine.filter(|frame| frame.position().is_none()).cloned().collect()
+    }
+
     /// A connection begins to listen; it must have no other listener. Gives the frames that it
     /// missed and memory still holds: channel by channel in name order, then private ones. None
     /// if there is no such connection.

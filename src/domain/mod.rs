@@ -24,6 +24,7 @@ pub mod router;
 
 mod apply;
 pub mod listen;
+pub mod replay;
 
 pub mod draft;
 

@@ -69,6 +69,25 @@ impl fmt::Display for Cursor {
     }
 }
 
+/// All epochs of a log, oldest first, each with the head when it began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbering(Vec<(Epoch, Position)>);
+
+impl Numbering {
+    /// Takes the epochs in the order in which they began; the last one is in force.
+    pub fn new(epochs: Vec<(Epoch, Position)>) -> Self {
+        Self(epochs)
+    }
+
+    /// The position that a cursor names, if it can be trusted: of the epoch in force, up to the
+    /// head; of an older one, up to where the next began.
+    pub fn resolve(&self, cursor: &Cursor, head: Position) -> Option<Position> {
+        let index = self.0.iter().position(|(epoch, _)| *epoch == cursor.epoch)?;
+        let end = self.0.get(index + 1).map_or(head, |(_, began)| *began);
+        (cursor.position <= end).then_some(cursor.position)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -80,6 +99,16 @@ mod tests {
         for text in ["", "-", "a", "a-", "-1", "A-1", "a-01", "a-+1", "a-1 ", "a-1-2", "a-9223372036854775808"] {
             assert_eq!(Cursor::parse(text), Err(NotACursor), "{text:?}");
         }
+    }
+
+    #[test]
+    fn cursors_of_older_epochs_are_good_up_to_the_next() {
+        let epoch = |text| Epoch::parse(text).unwrap();
+        let numbering = Numbering::new(vec![(epoch("a"), Position(0)), (epoch("b"), Position(10))]);
+        let resolve = |text| numbering.resolve(&Cursor::parse(text).unwrap(), Position(20));
+        assert_eq!(resolve("a-10"), Some(Position(10)));
+        assert_eq!((resolve("a-11"), resolve("b-21"), resolve("c-1")), (None, None, None));
+        assert_eq!(resolve("b-20"), Some(Position(20)));
     }
 
     proptest! {

@@ -12,7 +12,7 @@ use super::channel::{Channel, Logged};
 use super::connection::Connection;
 use super::frame::{Frame, Tick};
 use super::names::{ChannelName, ConnectionId, ListenerId, Username};
-use super::position::Position;
+use super::position::{Numbering, Position};
 use super::state::Profile;
 use super::timestamp::Moment;
 use super::user::{Floor, User};
@@ -102,6 +102,7 @@ pub struct Router {
     pub(super) grace: Duration,
     /// How long a floor lasts after the user's last connection left.
     pub(super) resume_window: chrono::Duration,
+    pub(super) numbering: Numbering,
     pub(super) new_uuid: Box<dyn FnMut() -> Uuid + Send>,
     absent_channels: HashSet<ChannelName>,
     absent_users: HashSet<Username>,
@@ -126,6 +127,7 @@ impl Router {
             totals: Totals::default(),
             grace,
             resume_window: DEFAULT_RESUME_WINDOW,
+            numbering: Numbering::new(Vec::new()),
             new_uuid: Box::new(new_uuid),
             absent_channels: HashSet::new(),
             absent_users: HashSet::new(),
@@ -133,6 +135,11 @@ impl Router {
             idle_channels: HashSet::new(),
             idle_users: HashSet::new(),
         }
+    }
+
+    /// The epochs of the log, for judging cursors; without them all are unknown.
+    pub fn set_numbering(&mut self, numbering: Numbering) {
+        self.numbering = numbering;
     }
 
     /// How long a floor lasts after the user's last connection left; a day unless this is said.

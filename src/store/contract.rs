@@ -10,8 +10,10 @@ use uuid::Uuid;
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
 use crate::domain::event::Event;
+use crate::domain::frame::Frame;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
-use crate::domain::position::{Epoch, Position};
+use crate::domain::position::{Epoch, Numbering, Position};
+use crate::domain::replay::Doubt;
 use crate::domain::user::User;
 
 /// Why the store did not do what it was asked.
@@ -40,6 +42,36 @@ pub struct Start {
     pub head: Position,
     /// When it was committed; commit times never decrease.
     pub latest: NaiveDateTime,
+    /// All epochs, for judging cursors.
+    pub numbering: Numbering,
+}
+
+/// One page of what a listener has missed.
+#[derive(Debug)]
+pub struct ReplayQuery<'a> {
+    /// Whose inbox.
+    pub user: &'a Username,
+    /// Channels, each with the position to begin after.
+    pub channels: Vec<(&'a ChannelName, Position)>,
+    /// The position to begin after in the inbox.
+    pub inbox: Position,
+    /// What was read already.
+    pub after: Position,
+    /// The end.
+    pub through: Position,
+    /// When it is asked, for what is past its time.
+    pub at: NaiveDateTime,
+    /// Most entries.
+    pub limit: u32,
+}
+
+/// See [`ReplayQuery`].
+#[derive(Debug, Default)]
+pub struct ReplayPage {
+    /// Net effect, in order of position, for whatever audience.
+    pub frames: Vec<Frame>,
+    /// How far retention has gone in each place (no channel: the inbox), in the same snapshot.
+    pub trimmed: Vec<(Option<ChannelName>, Position)>,
 }
 
 /// What is committed together, in one transaction.
@@ -99,6 +131,13 @@ pub trait Store: Send + Sync {
 
     /// The messages and deletions of these uuids that the log holds.
     async fn held(&self, uuids: &HashSet<Uuid>) -> Result<HeldByUuid, StoreError>;
+
+    /// What a listener has missed: messages with their present content, and edits and deletions of
+    /// messages from before.
+    async fn replay(&self, query: &ReplayQuery<'_>) -> Result<ReplayPage, StoreError>;
+
+    /// Of these stretches, those where the log holds anything, or did before it was trimmed.
+    async fn holding(&self, user: &Username, doubts: &[Doubt]) -> Result<Vec<Doubt>, StoreError>;
 
     /// Channels in order of creation, after the one of that number, with their numbers.
     async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError>;

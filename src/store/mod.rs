@@ -7,7 +7,9 @@ mod sqlite;
 
 use std::sync::Arc;
 
-pub use contract::{Batch, Start, Store, StoreError, StoreTotals, StoredConnection, Synchronous};
+pub use contract::{
+    Batch, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreTotals, StoredConnection, Synchronous,
+};
 
 /// Opens the store of a URL, creates or migrates its tables, and becomes its owner.
 ///
