@@ -40,7 +40,7 @@ pub struct Start {
     pub epoch: Epoch,
     /// The position of the newest logged event.
     pub head: Position,
-    /// When it was committed; commit times never decrease.
+    /// The commit time of the newest entry that the log still holds; commit times never decrease.
     pub latest: NaiveDateTime,
     /// All epochs, for judging cursors.
     pub numbering: Numbering,

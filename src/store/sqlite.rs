@@ -1033,9 +1033,11 @@ impl Store for SqliteStore {
             *held = Some(self.options.connect().await.map_err(classify)?);
         }
         let Some(writer) = held.as_mut() else { return Ok(false) };
-        let last =
-            query_scalar!("SELECT last_batch FROM meta WHERE id = 1").fetch_one(writer).await.map_err(classify)?;
-        Ok(last == batch.as_bytes())
+        // A commit that was given up may still be on its way: its lock is waited for.
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(classify)?;
+        let last = query_scalar!("SELECT last_batch FROM meta WHERE id = 1").fetch_one(&mut *transaction).await;
+        transaction.rollback().await.map_err(classify)?;
+        Ok(last.map_err(classify)? == batch.as_bytes())
     }
 
     async fn channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError> {
