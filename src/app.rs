@@ -83,6 +83,7 @@ impl Server {
         let (store, start) = store::open(config.database_url.as_str(), synchronous).await?;
         let options = HubOptions {
             grace: config.gc_conns_after,
+            resume_window: config.resume_window,
             commit_timeout: config.commit_timeout,
             max_queue_bytes: config.max_queue_bytes,
             max_listeners: config.max_connections,

@@ -15,7 +15,8 @@ use crate::domain::frame::{Frame, Tick};
 use crate::domain::listen::Departure;
 use crate::domain::names::{ChannelName, ConnectionId, ListenerId};
 use crate::domain::operation::{Operation, Post, Posted};
-use crate::domain::position::Epoch;
+use crate::domain::position::{Cursor, Epoch, Position};
+use crate::domain::replay::{Plan, Since};
 use crate::domain::router::{Effect, Recipients, Router};
 use crate::domain::timestamp::Moment;
 use crate::mailbox::{Closing, Mailbox, Piece};
@@ -45,6 +46,8 @@ struct Run {
     text: Vec<u8>,
     /// The place of the last frame.
     tick: Tick,
+    /// Where the last logged event is logged.
+    position: Option<Position>,
 }
 
 /// The number of a request that is on its way to the store; they go in this order.
@@ -212,8 +215,34 @@ impl Live {
                     Effect::End { listener, dismissed } => self.end(listener, dismissed),
                 }
             }
+            if let Event::Subscribed { id, .. } = event
+                && let Some(listener) = self.router.listener_of(*id)
+            {
+                self.tell_head(listener);
+            }
         }
         self.effects = effects;
+    }
+
+    /// A listener that keeps a cursor is told the head, in order with all else that it is told.
+    fn tell_head(&mut self, listener: ListenerId) {
+        self.close_run();
+        let Some(mailbox) = self.mailboxes.get(listener.0 as usize) else { return };
+        let position = self.router.head();
+        if !mailbox.keeps_cursor() || mailbox.position() >= position {
+            return;
+        }
+        let text = frame::cursor_frame(Cursor { epoch: self.epoch.clone(), position });
+        let piece = Arc::new(Piece { text: text.into(), tick: self.router.tick(), position: Some(position) });
+        if mailbox.push(&piece, self.max_queue_bytes) {
+            self.wake.0.push(mailbox.clone());
+        }
+    }
+
+    /// Beside a heartbeat, positions are told that the listener will never see.
+    pub fn beat(&mut self, listener: ListenerId) -> Wake {
+        self.tell_head(listener);
+        self.hand_out()
     }
 
     /// Completes what was applied: says whom to wake.
@@ -253,7 +282,7 @@ impl Live {
         if self.run.as_ref().is_some_and(|run| run.channel != channel) {
             self.close_run();
         }
-        let mut run = self.run.take().unwrap_or_else(|| Run { channel, text: Vec::new(), tick });
+        let mut run = self.run.take().unwrap_or_else(|| Run { channel, text: Vec::new(), tick, position: None });
         let before = run.text.len();
         run.text.push(if before == 0 { b'[' } else { b',' });
         frame::write(frame, false, &self.epoch, &mut run.text);
@@ -263,22 +292,23 @@ impl Live {
             let channel = run.channel.clone();
             self.run = Some(run);
             self.close_run();
-            run = Run { channel, text: last, tick };
+            run = Run { channel, text: last, tick, position: None };
         }
         run.tick = tick;
+        run.position = frame.position().or(run.position);
         self.run = Some(run);
     }
 
     fn piece_of(&self, shown: &Frame, tick: Tick) -> Arc<Piece> {
         let mut text = vec![b'['];
         frame::write(shown, false, &self.epoch, &mut text);
-        finish(text, tick)
+        finish(text, tick, shown.position())
     }
 
     /// Sends off the frames that were collected.
     fn close_run(&mut self) {
-        let Some(Run { channel, text, tick }) = self.run.take() else { return };
-        let piece = finish(text, tick);
+        let Some(Run { channel, text, tick, position }) = self.run.take() else { return };
+        let piece = finish(text, tick, position);
         if let Some(channel) = self.router.channel(&channel) {
             push(&self.mailboxes, &mut self.wake, channel.members.listeners(), &piece, self.max_queue_bytes);
         }
@@ -298,9 +328,9 @@ impl Live {
         self.mailboxes.len()
     }
 
-    /// A connection begins to listen; another listener of it is closed. None: there is no such
-    /// connection.
-    pub fn attach(&mut self, id: ConnectionId, moment: Moment) -> Option<Attached> {
+    /// A connection begins to listen; another listener of it is closed. `since`: where it wants to
+    /// continue, if it keeps a cursor. None: there is no such connection.
+    pub fn attach(&mut self, id: ConnectionId, since: Option<&Since>, moment: Moment) -> Option<Attached> {
         if let Some(old) = self.router.listener_of(id) {
             self.detach(id, old, Departure::Lost, moment);
             if let Some(mailbox) = self.mailboxes.get(old.0 as usize) {
@@ -308,13 +338,19 @@ impl Live {
             }
         }
         let seen = self.router.connection(id)?.seen;
-        let mailbox = Arc::new(Mailbox::new(seen));
+        let mailbox = Arc::new(match since {
+            Some(_) => Mailbox::with_cursor(seen, self.router.head()),
+            None => Mailbox::new(seen),
+        });
         if !self.served {
             mailbox.close(Closing::GoingAway);
         }
         let listener = ListenerId(self.mailboxes.insert(mailbox.clone()) as u32);
+        let unlogged = since.map(|_| self.router.missed_unlogged(id));
         let missed = self.router.attach(id, listener)?;
-        Some(Attached { listener, mailbox, missed, tick: self.router.tick() })
+        let plan = since.and_then(|since| self.router.plan_replay(id, since, moment));
+        let missed = unlogged.unwrap_or(missed);
+        Some(Attached { listener, mailbox, missed, plan, tick: self.router.tick() })
     }
 
     /// A listener is no more.
@@ -341,8 +377,10 @@ pub struct Attached {
     pub listener: ListenerId,
     /// Its mailbox.
     pub mailbox: Arc<Mailbox>,
-    /// The frames it missed.
+    /// The frames it missed; without those in the log, if there is a plan for reading that.
     pub missed: Vec<Frame>,
+    /// What to read of the log, if it keeps a cursor.
+    pub plan: Option<Plan>,
     /// Everything up to here is among them, or was seen.
     pub tick: Tick,
 }
@@ -368,8 +406,8 @@ fn push(
     }
 }
 
-fn finish(mut text: Vec<u8>, tick: Tick) -> Arc<Piece> {
+fn finish(mut text: Vec<u8>, tick: Tick, position: Option<Position>) -> Arc<Piece> {
     text.push(b']');
     let text = String::from_utf8(text).expect("JSON is UTF-8");
-    Arc::new(Piece { text: text.into(), tick })
+    Arc::new(Piece { text: text.into(), tick, position })
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::domain::frame::Tick;
+use crate::domain::position::Position;
 
 /// Some frames, encoded once as a JSON array and shared by all who get them.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Piece {
     pub text: Utf8Bytes,
     /// The place of its last frame.
     pub tick: Tick,
+    /// Where the last of its logged events is logged, if it has any.
+    pub position: Option<Position>,
 }
 
 /// Why a mailbox takes no more.
@@ -39,6 +42,19 @@ struct Queue {
     pieces: VecDeque<Arc<Piece>>,
     bytes: usize,
     closing: Option<Closing>,
+    overflow: Overflow,
+}
+
+/// What happens when too much waits.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Overflow {
+    /// The listener is too slow.
+    #[default]
+    Closes,
+    /// The listener is reading the log: what it does not get from here, it will find there.
+    Drops,
+    /// That has happened: nothing is taken until it has read on.
+    Dropped,
 }
 
 /// One listener's mailbox. Filled under the hub's lock, emptied by the listener's own task.
@@ -47,6 +63,10 @@ pub struct Mailbox {
     queue: Mutex<Queue>,
     filled: Notify,
     written: AtomicU64,
+    /// Whether the listener keeps a cursor.
+    keeps_cursor: bool,
+    /// The newest position that was put in, for a listener that keeps a cursor.
+    position: AtomicU64,
 }
 
 /// What waits in a mailbox.
@@ -64,6 +84,42 @@ impl Mailbox {
         Self { written: AtomicU64::new(seen.0), ..Self::default() }
     }
 
+    /// A mailbox of a listener that keeps a cursor and reads the log up to `head` first: until
+    /// [`Mailbox::catch_up`] says that it has, it cannot be too slow.
+    pub fn with_cursor(seen: Tick, head: Position) -> Self {
+        let mailbox = Self { keeps_cursor: true, position: AtomicU64::new(head.0), ..Self::new(seen) };
+        mailbox.queue.lock().overflow = Overflow::Drops;
+        mailbox
+    }
+
+    /// Whether the listener keeps a cursor.
+    pub fn keeps_cursor(&self) -> bool {
+        self.keeps_cursor
+    }
+
+    /// The newest position that was put in.
+    pub fn position(&self) -> Position {
+        Position(self.position.load(Ordering::Acquire))
+    }
+
+    /// The listener has read the log. False: pieces were dropped meanwhile, so that it has to read
+    /// on, up to `head`, and pieces are taken again from there. Under the hub's lock.
+    pub fn catch_up(&self, head: Position) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.overflow == Overflow::Dropped {
+            queue.overflow = Overflow::Drops;
+            self.position.store(head.0, Ordering::Release);
+            return false;
+        }
+        queue.overflow = Overflow::Closes;
+        true
+    }
+
+    /// Whether it was closed.
+    pub fn closing(&self) -> Option<Closing> {
+        self.queue.lock().closing
+    }
+
     /// Adds a piece; true if it was empty, so that the listener has to be woken. Closes instead
     /// if more than `max_bytes` would wait behind the first piece.
     pub fn push(&self, piece: &Arc<Piece>, max_bytes: usize) -> bool {
@@ -71,8 +127,15 @@ impl Mailbox {
         if queue.closing.is_some() {
             return false;
         }
+        if queue.overflow == Overflow::Dropped {
+            return false;
+        }
         let was_empty = queue.pieces.is_empty();
         if !was_empty && queue.bytes + piece.text.len() > max_bytes {
+            if queue.overflow == Overflow::Drops {
+                *queue = Queue { overflow: Overflow::Dropped, ..Queue::default() };
+                return false;
+            }
             *queue = Queue { closing: Some(Closing::Slow), ..Queue::default() };
             return true;
         }
@@ -80,6 +143,9 @@ impl Mailbox {
             queue.bytes += piece.text.len();
         }
         queue.pieces.push_back(piece.clone());
+        if let Some(position) = piece.position {
+            self.position.store(position.0, Ordering::Release);
+        }
         was_empty
     }
 
@@ -133,7 +199,7 @@ mod tests {
     use super::*;
 
     fn piece(bytes: usize, tick: u64) -> Arc<Piece> {
-        Arc::new(Piece { text: format!("[{}]", "1".repeat(bytes - 2)).into(), tick: Tick(tick) })
+        Arc::new(Piece { text: format!("[{}]", "1".repeat(bytes - 2)).into(), tick: Tick(tick), position: None })
     }
 
     #[tokio::test]
@@ -154,6 +220,21 @@ mod tests {
         assert!(mailbox.push(&piece(60, 3), 100), "woken to hear that it is too slow");
         assert!(matches!(mailbox.mail().await, Mail::Closed(Closing::Slow)));
         assert!(!mailbox.push(&piece(10, 4), 100));
+    }
+
+    #[tokio::test]
+    async fn who_reads_the_log_is_never_too_slow_but_reads_on() {
+        let mailbox = Mailbox::with_cursor(Tick(0), Position(5));
+        mailbox.push(&piece(60, 1), 100);
+        mailbox.push(&piece(60, 2), 100);
+        mailbox.push(&piece(60, 3), 100);
+        assert!(!mailbox.push(&piece(60, 4), 100), "dropped until it has read on");
+        assert!(!mailbox.catch_up(Position(9)));
+        assert_eq!(mailbox.position(), Position(9));
+        assert!(mailbox.push(&piece(60, 5), 100));
+        assert!(mailbox.catch_up(Position(9)));
+        let Mail::Pieces(pieces) = mailbox.mail().await else { panic!("no pieces") };
+        assert_eq!(pieces.iter().map(|piece| piece.tick.0).collect::<Vec<_>>(), [5]);
     }
 
     #[tokio::test]

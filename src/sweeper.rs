@@ -21,6 +21,7 @@ pub async fn run(hub: Arc<Hub>, forget_users_after: Option<Duration>) {
         tokio::select! {
             _ = sweep.tick() => hub.sweep().await,
             _ = forget.tick() => {
+                hub.expire_floors().await;
                 if let Some(after) = forget_users_after {
                     hub.forget_users(after).await;
                 }

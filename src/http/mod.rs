@@ -48,6 +48,7 @@ pub fn routes(state: AppState) -> axum::Router {
         // listeners
         .route("/ws", any(listen::websocket))
         .route("/listen", open(get(listen::long_poll)))
+        .route("/sse", open(get(listen::sse)))
         .route("/disconnect", open(on(EVERY, listen::disconnect)))
         // people
         .route("/admin", open(get(admin::panel)))

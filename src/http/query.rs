@@ -8,6 +8,8 @@ use axum::http::request::Parts;
 
 use super::error::ApiError;
 use crate::domain::names::ConnectionId;
+use crate::domain::position::Cursor;
+use crate::domain::replay::Since;
 use crate::wire::form::{Faults, NULL, parse_uuid};
 
 /// Why a query names no connection.
@@ -29,6 +31,16 @@ impl From<BadConnectionId> for ApiError {
     }
 }
 
+/// Empty: from the floors; else a cursor.
+pub fn parse_since(text: &str) -> Result<Since, ApiError> {
+    if text.is_empty() {
+        return Ok(Since::Floors);
+    }
+    let fault = "Not a valid cursor.";
+    let malformed = |_| ApiError::Invalid(Faults::from([("since".to_owned(), fault.into())]));
+    Cursor::parse(text).map(Since::Cursor).map_err(malformed)
+}
+
 /// The query string of a request, which the edge has found to be decodable.
 #[derive(Debug, Clone, Default)]
 pub struct Query(String);
@@ -43,6 +55,11 @@ impl Query {
     pub fn connection_id(&self) -> Result<ConnectionId, BadConnectionId> {
         let text = self.get("conn_id").ok_or(BadConnectionId::Missing)?;
         parse_uuid(&text).map(ConnectionId).ok_or(BadConnectionId::Malformed)
+    }
+
+    /// Where a listener that keeps a cursor wants to continue; none: it keeps none.
+    pub fn since(&self) -> Result<Option<Since>, ApiError> {
+        self.get("since").as_deref().map(parse_since).transpose()
     }
 
     /// The first parameter of that name.

@@ -11,8 +11,9 @@ use super::restore::restore;
 use crate::clock::Clock;
 use crate::domain::listen::Departure;
 use crate::domain::names::{ConnectionId, ListenerId};
-use crate::domain::operation::{ForgetIdleUsers, Operation, Post, Posted, Sweep};
+use crate::domain::operation::{ExpireFloors, ForgetIdleUsers, Operation, Post, Posted, Sweep};
 use crate::domain::position::Epoch;
+use crate::domain::replay::Since;
 use crate::domain::router::Router;
 use crate::domain::timestamp::Moment;
 use crate::journal::{Failure, Journal};
@@ -28,6 +29,8 @@ const FORGET_PAGE: u32 = 20;
 pub struct HubOptions {
     /// How long a connection lasts without a listener.
     pub grace: Duration,
+    /// How long a floor lasts after the user's last connection left.
+    pub resume_window: Duration,
     /// How long a request may wait for its commit.
     pub commit_timeout: Duration,
     /// Bytes that may wait for one listener.
@@ -68,6 +71,8 @@ impl Hub {
     pub async fn start(store: Arc<dyn Store>, start: Start, options: HubOptions) -> Result<Arc<Self>, StoreError> {
         let clock = Arc::new(Clock::start(start.latest));
         let mut router = Router::new(start.head, options.grace, Uuid::new_v4);
+        router.set_resume_window(options.resume_window);
+        router.set_numbering(start.numbering);
         restore(&mut router, &*store, &clock).await?;
         let live = Live::new(router, start.epoch.clone(), options.max_queue_bytes);
         let live = Arc::new(Mutex::new(live));
@@ -137,7 +142,12 @@ impl Hub {
     ///
     /// # Errors
     /// See [`CannotListen`].
-    pub(super) fn attach(&self, id: ConnectionId, limited: bool) -> Result<Attached, CannotListen> {
+    pub(super) fn attach(
+        &self,
+        id: ConnectionId,
+        since: Option<&Since>,
+        limited: bool,
+    ) -> Result<Attached, CannotListen> {
         let moment = self.clock.now();
         let mut live = self.live.lock();
         let replaces = live.router.listener_of(id).is_some();
@@ -148,7 +158,13 @@ impl Hub {
         if rate.is_some_and(|rate| !live.router.may_attach(id, rate, moment)) {
             return Err(CannotListen::TooOften);
         }
-        live.attach(id, moment).ok_or(CannotListen::Unknown)
+        live.attach(id, since, moment).ok_or(CannotListen::Unknown)
+    }
+
+    /// A listener was sent a heartbeat.
+    pub(super) fn beat(&self, listener: ListenerId) {
+        let wake = self.live.lock().beat(listener);
+        wake.wake();
     }
 
     /// A listener is no more.
@@ -173,6 +189,12 @@ impl Hub {
                 return;
             }
         }
+    }
+
+    /// Ends the floors of users that were away for too long.
+    pub async fn expire_floors(&self) {
+        // If the store is down, the next time will do.
+        let _ = self.perform(ExpireFloors, 0).await;
     }
 
     /// Forgets users that were away for longer than `after`.

@@ -2,17 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::extract::ws::Utf8Bytes;
-
+use super::backlog::Backlog;
 use super::core::{CannotListen, Hub};
-use crate::domain::frame::{Frame, Tick};
+use crate::domain::frame::Tick;
 use crate::domain::listen::Departure;
 use crate::domain::names::{ConnectionId, ListenerId};
-use crate::mailbox::{Mail, Mailbox};
-use crate::wire::frame;
-
-/// Missed frames are put into arrays of about this size.
-const MAX_PIECE_BYTES: usize = 256 * 1024;
+use crate::domain::replay::Since;
+use crate::mailbox::{Closing, Mail, Mailbox};
 
 /// An open listener; dropping it ends it.
 pub struct Listener {
@@ -23,22 +19,22 @@ pub struct Listener {
     how: Departure,
 }
 
-/// What a listener missed before it came: shown before all mail.
-pub struct Missed {
-    hub: Arc<Hub>,
-    frames: std::vec::IntoIter<Frame>,
-    tick: Tick,
-}
-
 impl Hub {
-    /// Begins to listen on a connection; whoever listened on it before is closed. `limited`:
-    /// whether openings are counted against the allowed rate.
+    /// Begins to listen on a connection; whoever listened on it before is closed. `since`: where
+    /// to continue, for a listener that keeps a cursor; `limited`: whether openings are counted
+    /// against the allowed rate.
     ///
     /// # Errors
     /// See [`CannotListen`].
-    pub fn listen(self: &Arc<Self>, id: ConnectionId, limited: bool) -> Result<(Listener, Missed), CannotListen> {
-        let attached = self.attach(id, limited)?;
-        let missed = Missed { hub: self.clone(), frames: attached.missed.into_iter(), tick: attached.tick };
+    pub fn listen(
+        self: &Arc<Self>,
+        id: ConnectionId,
+        since: Option<&Since>,
+        limited: bool,
+    ) -> Result<(Listener, Backlog), CannotListen> {
+        let attached = self.attach(id, since, limited)?;
+        let mailbox = attached.mailbox.clone();
+        let backlog = Backlog::new(self.clone(), id, mailbox, attached.plan, attached.missed, attached.tick);
         let listener = Listener {
             hub: self.clone(),
             id,
@@ -46,34 +42,7 @@ impl Hub {
             mailbox: attached.mailbox,
             how: Departure::Lost,
         };
-        Ok((listener, missed))
-    }
-}
-
-impl Missed {
-    /// Up to where the listener has seen everything once all pieces were sent.
-    pub fn tick(&self) -> Tick {
-        self.tick
-    }
-}
-
-/// Arrays of frames, each of a size that a slow client can take.
-impl Iterator for Missed {
-    type Item = Utf8Bytes;
-
-    fn next(&mut self) -> Option<Utf8Bytes> {
-        let mut text = Vec::new();
-        while text.len() < MAX_PIECE_BYTES
-            && let Some(missed) = self.frames.next()
-        {
-            text.push(if text.is_empty() { b'[' } else { b',' });
-            frame::write(&missed, true, self.hub.epoch(), &mut text);
-        }
-        if text.is_empty() {
-            return None;
-        }
-        text.push(b']');
-        Some(String::from_utf8(text).expect("JSON is UTF-8").into())
+        Ok((listener, backlog))
     }
 }
 
@@ -81,6 +50,16 @@ impl Listener {
     /// Waits for mail; dropping the wait loses nothing.
     pub async fn mail(&self) -> Mail {
         self.mailbox.mail().await
+    }
+
+    /// Why it was closed, if it was.
+    pub fn closing(&self) -> Option<Closing> {
+        self.mailbox.closing()
+    }
+
+    /// A heartbeat was sent: a listener that keeps a cursor may have to be told of the head.
+    pub fn beat(&self) {
+        self.hub.beat(self.listener);
     }
 
     /// Everything up to `tick` was sent.

@@ -1,10 +1,12 @@
 //! The hub: the async face of everything behind the edge. Handlers and listeners know it and
 //! nothing below it.
 
+mod backlog;
 mod core;
 mod listener;
 mod look;
 mod restore;
 
+pub use backlog::Backlog;
 pub use core::{CannotListen, Hub, HubOptions};
-pub use listener::{Listener, Missed};
+pub use listener::Listener;

@@ -10,6 +10,7 @@ use crate::domain::frame::{Frame, Presence, StateChange};
 use crate::domain::message::{Deletion, Edit, Message};
 use crate::domain::names::{ChannelName, Username};
 use crate::domain::position::{Cursor, Epoch, Position};
+use crate::domain::replay::{GapReason, Gaps};
 use crate::domain::state::Change;
 use crate::domain::timestamp::Timestamp;
 use crate::json::{Json, PublicState};
@@ -123,6 +124,50 @@ struct StateFrame<'a> {
     catchup: bool,
     channel: Json<'a, ChannelName>,
     message: StateMessage<'a>,
+}
+
+#[derive(Serialize)]
+struct ReplayFrame<'a> {
+    r#type: &'static str,
+    cursor: Text<Cursor>,
+    count: u64,
+    gaps: Vec<GapEntry<'a>>,
+}
+
+#[derive(Serialize)]
+struct GapEntry<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<Json<'a, ChannelName>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Json<'a, Username>>,
+    reason: &'static str,
+}
+
+#[derive(Serialize)]
+struct CursorFrame {
+    r#type: &'static str,
+    cursor: Text<Cursor>,
+}
+
+/// The marker after a replay, as an array: everything up to `cursor` was shown, but for the gaps.
+pub fn replay_marker(cursor: Cursor, count: u64, gaps: &Gaps, user: &Username) -> String {
+    let reason = |reason: &GapReason| match reason {
+        GapReason::UnknownCursor => "unknown_cursor",
+        GapReason::NotKept => "not_kept",
+        GapReason::Floor => "floor",
+        GapReason::Trimmed => "trimmed",
+    };
+    let gaps = gaps.iter().map(|(place, why)| GapEntry {
+        channel: place.as_ref().map(Json),
+        user: place.is_none().then_some(Json(user)),
+        reason: reason(why),
+    });
+    crate::json::to_text(&[ReplayFrame { r#type: "replay", cursor: Text(cursor), count, gaps: gaps.collect() }])
+}
+
+/// Tells a listener, as an array, that it has seen everything up to a cursor.
+pub fn cursor_frame(cursor: Cursor) -> String {
+    crate::json::to_text(&[CursorFrame { r#type: "cursor", cursor: Text(cursor) }])
 }
 
 /// Appends a frame as a JSON object; `catchup`: it was missed and is shown late.

@@ -8,12 +8,13 @@ use axum::response::{IntoResponse, Response};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::domain::frame::Tick;
+use crate::domain::position::Position;
 use crate::http::answer::JsonText;
 use crate::http::error::ApiError;
 use crate::http::query::{BadConnectionId, Query};
 use crate::http::state::AppState;
-use crate::hub::{Listener, Missed};
-use crate::mailbox::{Closing, Mail};
+use crate::hub::{Backlog, Listener};
+use crate::mailbox::{Closing, Mail, Piece};
 use crate::wire::form::Faults;
 
 /// How long a poll waits for the first frame. Source: the stock server.
@@ -40,17 +41,28 @@ pub async fn long_poll(State(state): State<AppState>, method: Method, query: Que
         let known = state.hub.knows_connection(id);
         return known.then(|| answer("[]".to_owned(), callback.as_deref())).ok_or(ApiError::UnknownListener);
     }
-    let (listener, missed) = state.hub.listen(id, false)?;
-    Ok(answer(collect(listener, missed).await, callback.as_deref()))
+    let (listener, backlog) = state.hub.listen(id, query.since()?.as_ref(), false)?;
+    Ok(answer(collect(listener, backlog).await?, callback.as_deref()))
 }
 
 /// The frames of one poll, as a JSON array.
-async fn collect(listener: Listener, missed: Missed) -> String {
+async fn collect(listener: Listener, mut backlog: Backlog) -> Result<String, ApiError> {
     let first_by = Instant::now() + WAIT;
     let mut frames = Frames::default();
-    let tick = missed.tick();
-    for piece in missed {
-        frames.add(elements(piece.as_str()), tick);
+    let mut is_whole = true;
+    while let Some(piece) = backlog.next().await? {
+        frames.add(elements(piece.text.as_str()), None);
+        if frames.text.len() > MAX_ANSWER_BYTES && backlog.marker(None).is_some() {
+            is_whole = false;
+            break;
+        }
+    }
+    if is_whole {
+        frames.tick = Some(backlog.tick());
+    }
+    // Whoever keeps a cursor and missed something gets that at once.
+    if !is_whole || backlog.told_something() {
+        return Ok(frames.finish(&listener, &backlog));
     }
     let mut collect_by = None;
     loop {
@@ -65,7 +77,7 @@ async fn collect(listener: Listener, missed: Missed) -> String {
         match timeout_at(next_by, listener.mail()).await {
             Ok(Mail::Pieces(pieces)) => {
                 for piece in pieces {
-                    frames.add(elements(piece.text.as_str()), piece.tick);
+                    frames.add(elements(piece.text.as_str()), Some(&piece));
                 }
             }
             // Another poll took over: this one ends as if nothing had come.
@@ -77,10 +89,7 @@ async fn collect(listener: Listener, missed: Missed) -> String {
             Ok(Mail::Closed(_)) | Err(_) => break,
         }
     }
-    if let Some(tick) = frames.tick {
-        listener.mark_written(tick);
-    }
-    format!("[{}]", frames.text)
+    Ok(frames.finish(&listener, &backlog))
 }
 
 /// The elements of an array, without the brackets.
@@ -92,15 +101,30 @@ fn elements(array: &str) -> &str {
 struct Frames {
     text: String,
     tick: Option<Tick>,
+    position: Option<Position>,
 }
 
 impl Frames {
-    fn add(&mut self, elements: &str, tick: Tick) {
+    /// The answer, with the marker for a listener that keeps a cursor.
+    fn finish(mut self, listener: &Listener, backlog: &Backlog) -> String {
+        if let Some(tick) = self.tick {
+            listener.mark_written(tick);
+        }
+        if let Some(marker) = backlog.marker(self.position) {
+            self.add(elements(marker.text.as_str()), None);
+        }
+        format!("[{}]", self.text)
+    }
+
+    fn add(&mut self, elements: &str, piece: Option<&Piece>) {
         if !self.text.is_empty() {
             self.text.push(',');
         }
         self.text.push_str(elements);
-        self.tick = Some(tick);
+        if let Some(piece) = piece {
+            self.tick = Some(piece.tick);
+            self.position = piece.position.or(self.position);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::domain::frame::Tick;
 use crate::http::error::ApiError;
 use crate::http::query::Query;
 use crate::http::state::AppState;
-use crate::hub::{CannotListen, Listener, Missed};
+use crate::hub::{Backlog, CannotListen, Listener};
 use crate::mailbox::{Closing, Mail};
 
 /// Largest message of a client; none has a meaning.
@@ -37,7 +37,8 @@ pub async fn websocket(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| ApiError::UpgradeRequired)?;
-    let listener = match state.hub.listen(query.connection_id()?, true) {
+    let (id, since) = (query.connection_id()?, query.since()?);
+    let listener = match state.hub.listen(id, since.as_ref(), true) {
         Ok(listener) => Some(listener),
         Err(CannotListen::Unknown) => None,
         Err(cannot) => return Err(cannot.into()),
@@ -49,7 +50,7 @@ pub async fn websocket(
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER);
     Ok(upgrade.on_upgrade(async move |socket| match listener {
-        Some((listener, missed)) => serve(socket, listener, missed, heartbeat).await,
+        Some((listener, backlog)) => serve(socket, listener, backlog, heartbeat).await,
         None => close(socket, Closing::Unknown).await,
     }))
 }
@@ -64,8 +65,8 @@ enum End {
     Ours(Closing),
 }
 
-async fn serve(mut socket: WebSocket, mut listener: Listener, missed: Missed, heartbeat: Duration) {
-    match run(&mut socket, &listener, missed, heartbeat).await {
+async fn serve(mut socket: WebSocket, mut listener: Listener, backlog: Backlog, heartbeat: Duration) {
+    match run(&mut socket, &listener, backlog, heartbeat).await {
         End::ByClient => {
             listener.closed_by_client();
             drop(listener);
@@ -77,14 +78,12 @@ async fn serve(mut socket: WebSocket, mut listener: Listener, missed: Missed, he
     }
 }
 
-async fn run(socket: &mut WebSocket, listener: &Listener, missed: Missed, heartbeat: Duration) -> End {
-    let tick = missed.tick();
-    for piece in missed {
-        if let Err(end) = write(socket, std::iter::once(piece)).await {
-            return end;
-        }
+async fn run(socket: &mut WebSocket, listener: &Listener, mut backlog: Backlog, heartbeat: Duration) -> End {
+    if let Err(end) = catch_up(socket, listener, &mut backlog).await {
+        return end;
     }
-    listener.mark_written(tick);
+    listener.mark_written(backlog.tick());
+    drop(backlog);
     let mut beat_at = Instant::now() + heartbeat;
     loop {
         tokio::select! {
@@ -108,8 +107,26 @@ async fn run(socket: &mut WebSocket, listener: &Listener, missed: Missed, heartb
                     return end;
                 }
                 beat_at = Instant::now() + heartbeat;
+                listener.beat();
             }
         }
+    }
+}
+
+/// Writes what was missed, page by page, as fast as the client takes it, and the marker.
+async fn catch_up(socket: &mut WebSocket, listener: &Listener, backlog: &mut Backlog) -> Result<(), End> {
+    loop {
+        // Without the store the client has to come back, with the cursor that it has.
+        let Ok(piece) = backlog.next().await else { return Err(End::Ours(Closing::GoingAway)) };
+        let Some(piece) = piece else { break };
+        if let Some(closing) = listener.closing() {
+            return Err(End::Ours(closing));
+        }
+        write(socket, std::iter::once(piece.text)).await?;
+    }
+    match backlog.marker(None) {
+        Some(marker) => write(socket, std::iter::once(marker.text)).await,
+        None => Ok(()),
     }
 }
 
