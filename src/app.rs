@@ -190,9 +190,11 @@ async fn serve(
     let _ = socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let watch = patience.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (edge, answering) = (edge.clone(), watch.answering());
+        let (edge, answering, progress) = (edge.clone(), watch.answering(), watch.progress().clone());
         async move {
-            let response = edge.answer(request.map(Body::new), peer).await;
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(progress);
+            let response = edge.answer(request, peer).await;
             drop(answering);
             Ok::<_, Infallible>(response)
         }

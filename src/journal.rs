@@ -136,12 +136,21 @@ impl Pending for OwnTrim {
     }
 }
 
+/// How the store does, as the journal sees it.
+#[derive(Debug, Default)]
+struct Health {
+    /// The last thing that it was asked for failed.
+    failed: AtomicBool,
+    /// Since when an answer is awaited.
+    asked: Mutex<Option<Instant>>,
+}
+
 /// Where requests are handed in.
 pub struct Journal {
     inbox: mpsc::Sender<Box<dyn Pending>>,
     room: Arc<Semaphore>,
     stop: Arc<Notify>,
-    stuck: Arc<AtomicBool>,
+    health: Arc<Health>,
     patience: Duration,
     live: Arc<Mutex<Live>>,
 }
@@ -156,19 +165,19 @@ impl Journal {
     ) -> (Self, JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
         let stop = Arc::new(Notify::new());
-        let stuck = Arc::new(AtomicBool::new(false));
+        let health = Arc::new(Health::default());
         let writer = Writer {
             live: live.clone(),
             store,
             clock,
-            stuck: stuck.clone(),
+            health: health.clone(),
             inbox: receiver,
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
         };
         let task = tokio::spawn(writer.run(stop.clone()));
         let room = Arc::new(Semaphore::new(MAX_WAITING_BYTES));
-        (Self { inbox: sender, room, stop, stuck, patience, live }, task)
+        (Self { inbox: sender, room, stop, health, patience, live }, task)
     }
 
     /// Hands a request in and waits for what comes of it. `bytes`: the size of its body.
@@ -196,9 +205,11 @@ impl Journal {
         }
     }
 
-    /// Whether a commit is unclear or the store cannot be read.
+    /// Whether a commit is unclear, the store cannot be read, or it has not answered for longer
+    /// than a request may wait.
     pub fn is_stuck(&self) -> bool {
-        self.stuck.load(Ordering::Relaxed)
+        let silent = self.health.asked.lock().is_some_and(|asked| asked.elapsed() > self.patience);
+        silent || self.health.failed.load(Ordering::Relaxed)
     }
 
     /// Waits until no more requests are taken: before [`Journal::stop`] only if the task failed.
@@ -212,6 +223,14 @@ impl Journal {
     }
 }
 
+struct Asked(Arc<Health>);
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        *self.0.asked.lock() = None;
+    }
+}
+
 /// Requests that were decided, each with the range of its events.
 type Decided = Vec<(Box<dyn Pending>, Range<usize>)>;
 
@@ -222,7 +241,7 @@ struct Writer {
     live: Arc<Mutex<Live>>,
     store: Arc<dyn Store>,
     clock: Arc<Clock>,
-    stuck: Arc<AtomicBool>,
+    health: Arc<Health>,
     inbox: mpsc::Receiver<Box<dyn Pending>>,
     waiting: VecDeque<Box<dyn Pending>>,
     /// Requests of a batch that was refused: they go first, one by one, to find the guilty one.
@@ -341,9 +360,11 @@ impl Writer {
         if needs.is_empty() {
             return HeldByUuid::new();
         }
+        let asked = self.ask();
         let read = self.read(needs).await;
+        drop(asked);
         read.unwrap_or_else(|error| {
-            self.set_stuck(true);
+            self.set_failed(true);
             warn!(%error, "nothing can be read from the store");
             let (able, unable): (VecDeque<_>, VecDeque<_>) =
                 requests.drain(..).partition(|request| self.needs([request]).is_empty());
@@ -410,9 +431,12 @@ impl Writer {
     /// it knows, so that nothing can overtake the batch. There is no time limit: whoever waits has
     /// one of its own, and giving up on a commit would only make it unclear.
     async fn commit(&mut self, batch: &Batch) -> Result<Result<(), Failure>, Lost> {
-        match self.store.commit(batch).await {
+        let asked = self.ask();
+        let committed = self.store.commit(batch).await;
+        drop(asked);
+        match committed {
             Ok(()) => {
-                self.set_stuck(false);
+                self.set_failed(false);
                 return Ok(Ok(()));
             }
             Err(StoreError::Refused(error)) => {
@@ -422,13 +446,13 @@ impl Writer {
             Err(StoreError::NotOurs) => return Err(Lost),
             Err(error) => error!(%error, "a commit failed or is unclear"),
         }
-        self.set_stuck(true);
+        self.set_failed(true);
         let mut pause = SETTLE_PAUSE.0;
         loop {
             match self.store.settle(batch.id).await {
                 Ok(committed) => {
                     info!(committed, "the commit is settled");
-                    self.set_stuck(false);
+                    self.set_failed(false);
                     return Ok(if committed { Ok(()) } else { Err(Failure::Unavailable) });
                 }
                 Err(error) => {
@@ -440,8 +464,14 @@ impl Writer {
         }
     }
 
-    fn set_stuck(&self, stuck: bool) {
-        self.stuck.store(stuck, Ordering::Relaxed);
+    /// The store is asked for something, until the guard is dropped.
+    fn ask(&self) -> Asked {
+        *self.health.asked.lock() = Some(Instant::now());
+        Asked(self.health.clone())
+    }
+
+    fn set_failed(&self, failed: bool) {
+        self.health.failed.store(failed, Ordering::Relaxed);
     }
 
     /// Reads histories anew that may show older messages again after this batch.

@@ -103,6 +103,8 @@ pub struct Draft<'a> {
     start: Mark,
     /// What the present operation changed of what the log holds.
     changed: HeldByUuid,
+    /// What it changed of messages that only memory holds.
+    changed_recent: HashMap<(Uuid, Option<ChannelName>), Arc<Message>>,
     held: &'a HeldByUuid,
 }
 
@@ -120,6 +122,7 @@ impl<'a> Draft<'a> {
             operation: 0,
             start: Mark { events: 0, reloads: 0, head },
             changed: HashMap::new(),
+            changed_recent: HashMap::new(),
             held,
         }
     }
@@ -129,6 +132,7 @@ impl<'a> Draft<'a> {
         self.operation += 1;
         self.start = Mark { events: self.events.len(), reloads: self.reloads.len(), head: self.head };
         self.changed.clear();
+        self.changed_recent.clear();
     }
 
     /// Takes back all that the present operation added.
@@ -194,6 +198,16 @@ impl<'a> Draft<'a> {
     /// The present operation changes what the log holds of a uuid.
     pub fn hold(&mut self, channel: Option<&ChannelName>, uuid: Uuid, held: Held) {
         self.changed.insert((uuid, channel.cloned()), held);
+    }
+
+    /// A message that only memory holds, as the present operation has changed it.
+    pub fn recent(&self, channel: Option<&ChannelName>, uuid: Uuid) -> Option<&Arc<Message>> {
+        self.changed_recent.get(&(uuid, channel.cloned()))
+    }
+
+    /// The present operation changes a message that only memory holds.
+    pub fn hold_recent(&mut self, changed: Arc<Message>) {
+        self.changed_recent.insert((changed.uuid, changed.channel.clone()), changed);
     }
 
     /// The present operation posts a message that another part of it may name.

@@ -84,6 +84,17 @@ pub struct StateChange {
 }
 
 impl Frame {
+    /// Where it is shown; none: to users.
+    pub fn channel(&self) -> Option<&ChannelName> {
+        match self {
+            Self::Message { message, .. } => message.channel.as_ref(),
+            Self::Edit { edit, .. } => edit.channel.as_ref(),
+            Self::Deletion { deletion, .. } => deletion.channel.as_ref(),
+            Self::Presence(presence) => Some(&presence.channel),
+            Self::StateChange(change) => Some(&change.channel),
+        }
+    }
+
     /// Where it is logged, if it is.
     pub fn position(&self) -> Option<Position> {
         match self {

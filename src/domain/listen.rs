@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use super::connection::Connection;
 use super::frame::{Frame, Tick};
-use super::names::{ConnectionId, ListenerId};
+use super::names::{ConnectionId, ListenerId, Username};
+use super::position::Position;
 use super::router::Router;
 use super::timestamp::Moment;
 
@@ -124,6 +126,44 @@ impl Router {
         };
         connection.expires = Some(at);
         self.expiring.insert((at, id));
+    }
+
+    /// After a restart: takes logged frames into memory for listeners that keep no cursor, each
+    /// with the user whose inbox has it, if it is private, and notes what connections have seen.
+    pub fn recall(&mut self, mut frames: Vec<(Frame, Option<Username>)>, heads: &[(ConnectionId, Position)]) {
+        frames.sort_by_key(|(frame, _)| frame.position());
+        let start = self.tick;
+        let positions: Vec<Position> = frames.iter().filter_map(|(frame, _)| frame.position()).collect();
+        for (frame, inbox) in frames {
+            self.tick.0 += 1;
+            if let Some(user) = inbox {
+                if let Some(user) = self.users.get_mut(&user) {
+                    user.recent.push(self.tick, frame);
+                }
+            } else if let Some(channel) = frame.channel().and_then(|name| self.channels.get_mut(name))
+                && channel.settings.store_frames
+            {
+                channel.recent.push(self.tick, frame);
+            }
+        }
+        for (id, head) in heads {
+            if let Some(connection) = self.connections.get_mut(id) {
+                let seen = positions.partition_point(|position| position <= head);
+                connection.seen = Tick(start.0 + seen as u64);
+            }
+        }
+    }
+
+    /// Up to where each connection has seen the log.
+    pub fn seen_positions(&self) -> Vec<(ConnectionId, Position)> {
+        let first_unseen = |connection: &Connection| {
+            let channels = connection.channels.iter().filter_map(|name| self.channels.get(name));
+            let in_channels = channels.map(|channel| &channel.recent);
+            let recent = in_channels.chain(self.users.get(&connection.user).map(|user| &user.recent));
+            recent.filter_map(|recent| recent.after(connection.seen).find_map(Frame::position)).min()
+        };
+        let seen = |connection| first_unseen(connection).map_or(self.head, |next| Position(next.0 - 1));
+        self.connections.iter().map(|(id, connection)| (*id, seen(connection))).collect()
     }
 
     /// Connections that are over by now, at most `limit`.

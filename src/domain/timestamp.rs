@@ -25,7 +25,8 @@ impl Timestamp {
         if !text.is_ascii() || text.len() < 16 || !matches!(text.as_bytes()[10], b'T' | b't' | b' ') {
             return None;
         }
-        let date = NaiveDate::from_ymd_opt(number(text, 0, 4)? as i32, number(text, 5, 7)?, number(text, 8, 10)?)?;
+        let year = number(text, 0, 4).filter(|year| *year > 0)?;
+        let date = NaiveDate::from_ymd_opt(year as i32, number(text, 5, 7)?, number(text, 8, 10)?)?;
         let (hour, minute) = (number(text, 11, 13)?, number(text, 14, 16)?);
         if &text[4..5] != "-" || &text[7..8] != "-" || &text[13..14] != ":" {
             return None;
@@ -179,6 +180,7 @@ mod tests {
             "Fri, 01 Jan 2010 01:01:02 GMT",
             "2010-01-01T01:01 ",
             "+010-01-01T01:01",
+            "0000-01-01T01:01",
         ] {
             assert_eq!(Timestamp::parse(text), None, "{text:?}");
         }

@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::auth::{Credentials, credentials};
 use super::error::{ApiError, render_page};
-use super::links::{SCRIPT_NAME, is_https};
+use super::links::{is_https, script_name};
 use super::state::AppState;
 
 /// What must stay escaped in a path.
@@ -114,7 +114,7 @@ fn own_path(uri: &Uri, headers: &HeaderMap) -> Result<Uri, ApiError> {
     if query.is_some_and(|query| percent_decode_str(query).decode_utf8().is_err()) {
         return Err(UNDECODABLE);
     }
-    let prefix = headers.get(SCRIPT_NAME).and_then(|name| name.to_str().ok()).filter(|name| !name.is_empty());
+    let prefix = script_name(headers);
     if prefix.is_none() && !uri.path().contains('%') {
         return Ok(uri.clone());
     }
@@ -133,6 +133,7 @@ fn own_path(uri: &Uri, headers: &HeaderMap) -> Result<Uri, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::links::SCRIPT_NAME;
 
     fn path(uri: &str, prefix: Option<&'static str>) -> Option<String> {
         let mut headers = HeaderMap::new();

@@ -22,9 +22,14 @@ pub fn scheme<'a>(headers: &'a HeaderMap, config: &Config) -> &'a str {
     proxy_scheme(headers).unwrap_or_else(|| config.http_scheme.map_or("http", Scheme::as_str))
 }
 
+/// The prefix under which a proxy shows us, if it names one.
+pub fn script_name(headers: &HeaderMap) -> Option<&str> {
+    headers.get(SCRIPT_NAME)?.to_str().ok().filter(|name| name.starts_with('/') && !name.starts_with("//"))
+}
+
 /// An absolute link to one of our paths.
 pub fn link(headers: &HeaderMap, config: &Config, path: &str) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
-    let prefix = headers.get(SCRIPT_NAME).and_then(|name| name.to_str().ok()).unwrap_or_default();
+    let prefix = script_name(headers).unwrap_or_default();
     format!("{}://{host}{}{path}", scheme(headers, config), prefix.trim_end_matches('/'))
 }

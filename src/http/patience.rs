@@ -28,6 +28,7 @@ enum State {
 /// Watches one connection.
 #[derive(Debug, Clone)]
 pub struct Patience {
+    progress: Progress,
     state: Arc<Mutex<State>>,
     head_timeout: Duration,
 }
@@ -35,7 +36,14 @@ pub struct Patience {
 impl Patience {
     /// A connection was opened; each head may take `head_timeout`.
     pub fn new(head_timeout: Duration) -> Self {
-        Self { state: Arc::new(Mutex::new(State::Head { since: Instant::now() })), head_timeout }
+        let now = Instant::now();
+        let (progress, state) = (Progress(Arc::new(Mutex::new(now))), State::Head { since: now });
+        Self { progress, state: Arc::new(Mutex::new(state)), head_timeout }
+    }
+
+    /// When something is written.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// Something was read.
@@ -43,6 +51,13 @@ impl Patience {
         let mut state = self.state.lock();
         if let State::Idle { .. } = *state {
             *state = State::Head { since: Instant::now() };
+        }
+    }
+
+    /// Something was written, perhaps.
+    fn wrote(&self, written: &Poll<io::Result<usize>>) {
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            *self.progress.0.lock() = Instant::now();
         }
     }
 
@@ -59,6 +74,18 @@ impl Patience {
             State::Head { since } => since.elapsed() > self.head_timeout,
             State::Busy => false,
         }
+    }
+}
+
+/// When something was last written to a connection: a client that takes a little now and then is
+/// slow, but not stuck.
+#[derive(Debug, Clone)]
+pub struct Progress(Arc<Mutex<Instant>>);
+
+impl Progress {
+    /// When something was last written.
+    pub fn last(&self) -> Instant {
+        *self.0.lock()
     }
 }
 
@@ -99,7 +126,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.patience.wrote(&written);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -115,7 +144,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.patience.wrote(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

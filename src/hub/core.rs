@@ -254,6 +254,8 @@ impl Hub {
         {
             return Err(StoreError::Unavailable(format!("the journal failed: {error}")));
         }
+        let seen = self.live.lock().router.seen_positions();
+        self.store.note_seen(&seen).await?;
         self.store.close().await
     }
 }

@@ -1,11 +1,15 @@
 //! Bringing the connections that were alive at the stop back into memory, with all they refer to.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashSet;
 
 use crate::clock::Clock;
+use crate::domain::frame::Frame;
 use crate::domain::names::{ChannelName, Username};
+use crate::domain::position::Position;
 use crate::domain::router::Router;
-use crate::store::{Store, StoreError};
+use crate::store::{ReplayQuery, Store, StoreError, StoredConnection};
 
 /// Connections restored in one go.
 const PAGE: usize = 500;
@@ -36,5 +40,70 @@ pub async fn restore(router: &mut Router, store: &dyn Store, clock: &Clock) -> R
             router.restore(connection.id, &connection.user, &connection.channels, moment);
         }
     }
+    recall(router, store, clock, &connections).await
+}
+
+/// Reads what listeners without a cursor may have missed.
+async fn recall(
+    router: &mut Router,
+    store: &dyn Store,
+    clock: &Clock,
+    connections: &[StoredConnection],
+) -> Result<(), StoreError> {
+    let mut channels: BTreeMap<&ChannelName, Position> = BTreeMap::new();
+    let mut inboxes: BTreeMap<&Username, Position> = BTreeMap::new();
+    for connection in connections {
+        let earliest = |from: &mut Position| *from = connection.head.min(*from);
+        for name in &connection.channels {
+            if router.channel(name).is_some_and(|channel| !channel.retained.is_empty()) {
+                earliest(channels.entry(name).or_insert(connection.head));
+            }
+        }
+        if router.user(&connection.user).is_some_and(|user| !user.retained.is_empty()) {
+            earliest(inboxes.entry(&connection.user).or_insert(connection.head));
+        }
+    }
+    let mut frames = Vec::new();
+    let channels: Vec<(&ChannelName, Position)> = channels.into_iter().collect();
+    if let Some(anybody) = connections.first() {
+        for page in channels.chunks(PAGE) {
+            let found = read(store, clock, router.head(), &anybody.user, page.to_vec(), LAST).await?;
+            frames.extend(found.into_iter().map(|frame| (frame, None)));
+        }
+    }
+    for (user, from) in inboxes {
+        let found = read(store, clock, router.head(), user, Vec::new(), from).await?;
+        frames.extend(found.into_iter().map(|frame| (frame, Some(user.clone()))));
+    }
+    let heads: Vec<_> = connections.iter().map(|connection| (connection.id, connection.head)).collect();
+    router.recall(frames, &heads);
     Ok(())
+}
+
+/// After every position that there can be.
+const LAST: Position = Position(i64::MAX as u64);
+/// Entries read in one go.
+const ENTRIES: u32 = 1_000;
+
+async fn read(
+    store: &dyn Store,
+    clock: &Clock,
+    head: Position,
+    user: &Username,
+    channels: Vec<(&ChannelName, Position)>,
+    inbox: Position,
+) -> Result<Vec<Frame>, StoreError> {
+    let at = clock.now().utc;
+    let mut frames: Vec<Frame> = Vec::new();
+    loop {
+        let after = frames.last().and_then(Frame::position).unwrap_or_default();
+        let channels = channels.clone();
+        let query = ReplayQuery { user, channels, inbox, after, through: head, at, limit: ENTRIES };
+        let page = store.replay(&query).await?.frames;
+        let is_last = page.len() < ENTRIES as usize;
+        frames.extend(page);
+        if is_last {
+            return Ok(frames);
+        }
+    }
 }

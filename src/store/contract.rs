@@ -98,6 +98,9 @@ pub struct StoredConnection {
     pub user: Username,
     /// Its channels.
     pub channels: Vec<ChannelName>,
+    /// Up to where it has seen the log: where it stood when the application let it in, or at an
+    /// orderly stop.
+    pub head: Position,
 }
 
 /// How much is stored.
@@ -144,6 +147,9 @@ pub trait Store: Send + Sync {
 
     /// All connections that did not end.
     async fn connections(&self) -> Result<Vec<StoredConnection>, StoreError>;
+
+    /// Before an orderly stop: up to where connections have seen the log.
+    async fn note_seen(&self, seen: &[(ConnectionId, Position)]) -> Result<(), StoreError>;
 
     /// Users without connections and without activity since then.
     async fn idle_users(&self, since: NaiveDateTime, limit: u32) -> Result<Vec<Username>, StoreError>;

@@ -980,7 +980,7 @@ async fn read_holding(readers: &SqlitePool, user: &str, doubts: &[Doubt]) -> sql
 async fn read_connections(readers: &SqlitePool) -> sqlx::Result<Vec<StoredConnection>> {
     let mut transaction = readers.begin().await?;
     let rows = query!(
-        r#"SELECT connections.id, users.name FROM connections JOIN users ON users.id = connections.user
+        r#"SELECT connections.id, connections.head, users.name FROM connections JOIN users ON users.id = connections.user
            ORDER BY connections.opened"#
     )
     .fetch_all(&mut *transaction)
@@ -990,7 +990,8 @@ async fn read_connections(readers: &SqlitePool) -> sqlx::Result<Vec<StoredConnec
     for row in rows {
         let id = ConnectionId(uuid_of(&row.id)?);
         index.insert(id, connections.len());
-        connections.push(StoredConnection { id, user: username(&row.name)?, channels: Vec::new() });
+        let head = Position(row.head as u64);
+        connections.push(StoredConnection { id, user: username(&row.name)?, channels: Vec::new(), head });
     }
     let rows = query!(
         r#"SELECT subscriptions.connection, channels.name
@@ -1089,6 +1090,22 @@ impl Store for SqliteStore {
 
     async fn connections(&self) -> Result<Vec<StoredConnection>, StoreError> {
         read_connections(&self.readers).await.map_err(classify)
+    }
+
+    async fn note_seen(&self, seen: &[(ConnectionId, Position)]) -> Result<(), StoreError> {
+        let seen = list(seen.iter().map(|(id, position)| (id.0.simple().to_string(), position.0)));
+        let mut held = self.writer.lock().await;
+        let Some(writer) = held.as_mut() else {
+            return Err(StoreError::Unavailable("the last commit is not settled".to_owned()));
+        };
+        query!(
+            "UPDATE connections SET head = value ->> 1 FROM json_each(?1) WHERE connections.id = unhex(value ->> 0)",
+            seen
+        )
+        .execute(writer)
+        .await
+        .map_err(classify)?;
+        Ok(())
     }
 
     async fn idle_users(&self, since: NaiveDateTime, limit: u32) -> Result<Vec<Username>, StoreError> {

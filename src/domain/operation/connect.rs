@@ -97,10 +97,10 @@ impl Connect {
             }
         }
         draft.touch(key, Touch::Exclusive)?;
-        let mut state = match known {
-            Some(user) => user.profile.state().clone(),
-            None => self.fresh_user_state.clone(),
-        };
+        let mut state = known.map_or_else(UserState::default, |user| user.profile.state().clone());
+        if known.is_none() {
+            state.merge(&self.fresh_user_state);
+        }
         state.merge(&self.user_state);
         if state.is_too_large() {
             return Err(Refusal::StateTooLarge.into());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::contract::Operation;
 use super::edit::{Receipt, has_target, need_original, recent_message, touch, touch_holders};
 use super::post::shown_in;
-use crate::domain::draft::{Draft, Held, Key, Undecided};
+use crate::domain::draft::{Draft, Held, Key, Touch, Undecided};
 use crate::domain::event::{Event, Original};
 use crate::domain::message::Deletion;
 use crate::domain::position::Position;
@@ -74,11 +74,12 @@ fn decide_one(deletion: &DeleteOne, router: &Router, draft: &mut Draft) -> Resul
             (None, None, recent.map_or(&deletion.audience, |message| &message.audience).clone())
         }
     };
-    if let Some(name) = channel
-        && matches!(held, Some(Held::Message(_)))
-        && router.channel(name).is_some_and(|channel| channel.has_older())
-    {
-        draft.reload(name);
+    if let (Some(name), Some(Held::Message(_))) = (channel, &held) {
+        // Older messages may come back into the history: nobody may look at it in between.
+        draft.touch(Key::Channel(name.clone()), Touch::Exclusive)?;
+        if router.channel(name).is_some_and(|channel| channel.has_older()) {
+            draft.reload(name);
+        }
     }
     if let Some(position) = position {
         draft.hold(channel, deletion.uuid, Held::Deletion { position, about });

@@ -75,16 +75,16 @@ fn decide_one(edit: &Arc<Edit>, router: &Router, draft: &mut Draft) -> Result<Re
             }
         }
         Some(Held::Deletion { .. }) | None => {
-            let recent = recent_message(edit.channel.as_ref(), &edit.audience, edit.uuid, router);
-            let message = recent.map(|message| Arc::new(edit.applied_to(message)));
-            let audience = recent.map_or(&edit.audience, |message| &message.audience);
-            Event::Edited {
-                position: None,
-                edit: edit.clone(),
-                audience: Arc::new(audience.clone()),
-                original: None,
-                message,
+            let recent = draft
+                .recent(edit.channel.as_ref(), edit.uuid)
+                .cloned()
+                .or_else(|| recent_message(edit.channel.as_ref(), &edit.audience, edit.uuid, router).cloned());
+            let message = recent.map(|message| Arc::new(edit.applied_to(&message)));
+            if let Some(message) = &message {
+                draft.hold_recent(message.clone());
             }
+            let audience = message.as_ref().map_or(&edit.audience, |message| &message.audience).clone();
+            Event::Edited { position: None, edit: edit.clone(), audience: Arc::new(audience), original: None, message }
         }
     };
     let position = event.position();

@@ -55,6 +55,7 @@ impl Operation for Subscribe {
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
         draft.touch(Key::Connection(self.id), Touch::Exclusive)?;
         let connection = router.connection(self.id).ok_or(Refusal::UnknownConnection)?;
+        touch_shown(&connection.channels, draft)?;
         let added: BTreeSet<_> = self.channels.iter().filter(|name| !connection.channels.contains(*name)).collect();
         self.added = added.into_iter().cloned().collect();
         let wanted = self.channels.iter().zip(&self.channel_uuids);
@@ -75,6 +76,11 @@ impl Operation for Subscribe {
     }
 }
 
+/// The answer shows all channels of a connection.
+pub(super) fn touch_shown(channels: &BTreeSet<ChannelName>, draft: &mut Draft) -> Result<(), Undecided> {
+    channels.iter().try_for_each(|name| draft.touch(Key::Channel(name.clone()), Touch::Shared))
+}
+
 /// Adds the events that make a connection a member of channels it is not in yet; creates those
 /// that do not exist.
 pub(super) fn add_subscriptions<'a>(
@@ -89,7 +95,11 @@ pub(super) fn add_subscriptions<'a>(
     let mut seen = HashSet::new();
     let mut count = current.map_or(0, BTreeSet::len);
     for (name, uuid) in wanted {
-        if !seen.insert(name) || current.is_some_and(|channels| channels.contains(name)) {
+        if !seen.insert(name) {
+            continue;
+        }
+        if current.is_some_and(|channels| channels.contains(name)) {
+            draft.touch(Key::Channel(name.clone()), Touch::Shared)?;
             continue;
         }
         count += 1;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::contract::Operation;
-use super::subscribe::membership;
+use super::subscribe::{membership, touch_shown};
 use crate::domain::draft::{Draft, Key, Refusal, Touch, Undecided};
 use crate::domain::event::Event;
 use crate::domain::names::{ChannelName, ConnectionId};
@@ -43,10 +43,10 @@ impl Operation for Unsubscribe {
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
         draft.touch(Key::Connection(self.id), Touch::Exclusive)?;
         let connection = router.connection(self.id).ok_or(Refusal::UnknownConnection)?;
+        touch_shown(&connection.channels, draft)?;
         let removed: BTreeSet<_> = self.channels.iter().filter(|name| connection.channels.contains(*name)).collect();
         self.removed = removed.into_iter().cloned().collect();
         for channel in &self.removed {
-            draft.touch(Key::Channel(channel.clone()), Touch::Shared)?;
             draft.add(Event::Unsubscribed { id: self.id, channel: channel.clone() });
         }
         Ok(())

@@ -1,16 +1,19 @@
 //! `/ws`: writes a mailbox to a websocket. What the client says is ignored, but that it is there.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use futures_util::SinkExt;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::domain::frame::Tick;
 use crate::http::error::ApiError;
+use crate::http::patience::Progress;
 use crate::http::query::Query;
 use crate::http::state::AppState;
 use crate::hub::{Backlog, CannotListen, Listener};
@@ -34,6 +37,7 @@ const HEARTBEAT: &str = "[]";
 pub async fn websocket(
     State(state): State<AppState>,
     query: Query,
+    Extension(progress): Extension<Progress>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|_| ApiError::UpgradeRequired)?;
@@ -50,8 +54,8 @@ pub async fn websocket(
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER);
     Ok(upgrade.on_upgrade(async move |socket| match listener {
-        Some((listener, backlog)) => serve(socket, listener, backlog, heartbeat).await,
-        None => close(socket, Closing::Unknown).await,
+        Some((listener, backlog)) => serve(Socket { socket, progress }, listener, backlog, heartbeat).await,
+        None => Socket { socket, progress }.close(Closing::Unknown).await,
     }))
 }
 
@@ -65,20 +69,20 @@ enum End {
     Ours(Closing),
 }
 
-async fn serve(mut socket: WebSocket, mut listener: Listener, backlog: Backlog, heartbeat: Duration) {
+async fn serve(mut socket: Socket, mut listener: Listener, backlog: Backlog, heartbeat: Duration) {
     match run(&mut socket, &listener, backlog, heartbeat).await {
         End::ByClient => {
             listener.closed_by_client();
             drop(listener);
-            finish(socket).await;
+            socket.finish().await;
         }
         End::Lost => {}
         // It counts as listening until it was told why it is closed: shutting down waits for that.
-        End::Ours(closing) => close(socket, closing).await,
+        End::Ours(closing) => socket.close(closing).await,
     }
 }
 
-async fn run(socket: &mut WebSocket, listener: &Listener, mut backlog: Backlog, heartbeat: Duration) -> End {
+async fn run(socket: &mut Socket, listener: &Listener, mut backlog: Backlog, heartbeat: Duration) -> End {
     if let Err(end) = catch_up(socket, listener, &mut backlog).await {
         return end;
     }
@@ -90,20 +94,20 @@ async fn run(socket: &mut WebSocket, listener: &Listener, mut backlog: Backlog, 
             mail = listener.mail() => match mail {
                 Mail::Pieces(pieces) => {
                     let tick = pieces.back().map_or(Tick::default(), |piece| piece.tick);
-                    if let Err(end) = write(socket, pieces.iter().map(|piece| piece.text.clone())).await {
+                    if let Err(end) = socket.write(pieces.iter().map(|piece| piece.text.clone())).await {
                         return end;
                     }
                     listener.mark_written(tick);
                 }
                 Mail::Closed(closing) => return End::Ours(closing),
             },
-            heard = socket.recv() => match heard {
+            heard = socket.socket.recv() => match heard {
                 Some(Ok(Message::Close(_))) => return End::ByClient,
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return End::Lost,
             },
             () = sleep_until(beat_at) => {
-                if let Err(end) = write(socket, std::iter::once(HEARTBEAT.into())).await {
+                if let Err(end) = socket.write(std::iter::once(HEARTBEAT.into())).await {
                     return end;
                 }
                 beat_at = Instant::now() + heartbeat;
@@ -114,56 +118,70 @@ async fn run(socket: &mut WebSocket, listener: &Listener, mut backlog: Backlog, 
 }
 
 /// Writes what was missed, page by page, as fast as the client takes it, and the marker.
-async fn catch_up(socket: &mut WebSocket, listener: &Listener, backlog: &mut Backlog) -> Result<(), End> {
+async fn catch_up(socket: &mut Socket, listener: &Listener, backlog: &mut Backlog) -> Result<(), End> {
     loop {
         // Without the store the client has to come back, with the cursor that it has.
-        let Ok(piece) = backlog.next().await else { return Err(End::Ours(Closing::GoingAway)) };
-        let Some(piece) = piece else { break };
+        let Ok(part) = backlog.next().await else { return Err(End::Ours(Closing::GoingAway)) };
+        let Some(part) = part else { break };
         if let Some(closing) = listener.closing() {
             return Err(End::Ours(closing));
         }
-        write(socket, std::iter::once(piece.text)).await?;
+        socket.write(std::iter::once(part.text)).await?;
     }
     match backlog.marker(None) {
-        Some(marker) => write(socket, std::iter::once(marker.text)).await,
+        Some(marker) => socket.write(std::iter::once(marker.text)).await,
         None => Ok(()),
     }
 }
 
-/// Writes texts, each a websocket message, with as few writes to the socket as they fit in.
-async fn write(socket: &mut WebSocket, texts: impl Iterator<Item = axum::extract::ws::Utf8Bytes>) -> Result<(), End> {
-    for text in texts {
-        in_time(socket.feed(Message::Text(text))).await?;
-    }
-    in_time(socket.flush()).await
+/// A websocket, and how its client takes what is written.
+struct Socket {
+    socket: WebSocket,
+    progress: Progress,
 }
 
-async fn in_time(step: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
-    match timeout(STALLED, step).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(End::Lost),
-        Err(_) => Err(End::Ours(Closing::Slow)),
+impl Socket {
+    /// Writes texts, each a websocket message, with as few writes to the socket as they fit in.
+    async fn write(&mut self, texts: impl Iterator<Item = Utf8Bytes>) -> Result<(), End> {
+        for text in texts {
+            in_time(&self.progress, self.socket.feed(Message::Text(text))).await?;
+        }
+        in_time(&self.progress, self.socket.flush()).await
+    }
+
+    /// Closes the socket, gives the client time to answer, and ends its TCP connection.
+    async fn close(mut self, closing: Closing) {
+        let (code, reason) = match closing {
+            Closing::Ended => (1000, ""),
+            Closing::GoingAway => (1012, "the server restarts: come back"),
+            Closing::Unknown => (4001, "unknown connection"),
+            Closing::Slow => (4008, "too slow: come back"),
+            Closing::Replaced => (4010, "opened again elsewhere"),
+        };
+        let frame = CloseFrame { code, reason: reason.into() };
+        if let Ok(Ok(())) = timeout(CLOSING, self.socket.send(Message::Close(Some(frame)))).await {
+            self.finish().await;
+        }
+    }
+
+    /// Reads until the other end is done.
+    async fn finish(mut self) {
+        let read_on = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+        // A client that never answers is cut off.
+        let _ = timeout(CLOSING, read_on).await;
     }
 }
 
-/// Closes a socket, gives the client time to answer, and ends its TCP connection.
-async fn close(mut socket: WebSocket, closing: Closing) {
-    let (code, reason) = match closing {
-        Closing::Ended => (1000, ""),
-        Closing::GoingAway => (1012, "the server restarts: come back"),
-        Closing::Unknown => (4001, "unknown connection"),
-        Closing::Slow => (4008, "too slow: come back"),
-        Closing::Replaced => (4010, "opened again elsewhere"),
-    };
-    let frame = CloseFrame { code, reason: reason.into() };
-    if let Ok(Ok(())) = timeout(CLOSING, socket.send(Message::Close(Some(frame)))).await {
-        finish(socket).await;
+/// Waits for a step of writing as long as the client takes something now and then.
+async fn in_time(progress: &Progress, step: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
+    let mut step = pin!(step);
+    let mut since = Instant::now();
+    loop {
+        match timeout_at(since + STALLED, step.as_mut()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(_)) => return Err(End::Lost),
+            Err(_) if progress.last().elapsed() < STALLED => since = progress.last().into(),
+            Err(_) => return Err(End::Ours(Closing::Slow)),
+        }
     }
-}
-
-/// Reads until the other end is done.
-async fn finish(mut socket: WebSocket) {
-    let read_on = async { while let Some(Ok(_)) = socket.recv().await {} };
-    // A client that never answers is cut off.
-    let _ = timeout(CLOSING, read_on).await;
 }

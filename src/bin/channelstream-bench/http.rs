@@ -1,0 +1,184 @@
+//! The least HTTP that drives the server: signed requests, one after the other on one connection.
+//! Far cheaper than a general client, so that its cost is not taken for the server's.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use channelstream::signature::Signer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How long a signature is used; the server takes it for a minute.
+const SIGN_AGAIN: Duration = Duration::from_secs(20);
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Largest head of an answer.
+const MAX_HEAD: usize = 64 << 10;
+
+/// A server to talk to.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Host and port.
+    pub authority: String,
+    /// Signs with the secret that the server knows.
+    pub signer: Signer,
+}
+
+impl Target {
+    /// Takes a URL such as `http://127.0.0.1:8000`.
+    pub fn parse(url: &str, secret: &str) -> anyhow::Result<Self> {
+        let authority = url.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+        let Some(authority) = authority.filter(|text| !text.is_empty() && !text.contains('/')) else {
+            bail!("{url} is not like http://127.0.0.1:8000");
+        };
+        let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let authority = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+        Ok(Self { authority, signer: Signer::new(secret) })
+    }
+
+    /// Opens a TCP connection that sends at once.
+    pub async fn open(&self) -> anyhow::Result<TcpStream> {
+        let stream = TcpStream::connect(&self.authority)
+            .await
+            .with_context(|| format!("no connection to {} (is the limit of open files too low?)", self.authority))?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Client {
+    target: Target,
+    stream: TcpStream,
+    token: String,
+    signed: Option<Instant>,
+    sent: Vec<u8>,
+    received: Vec<u8>,
+}
+
+impl Client {
+    /// Connects.
+    pub async fn connect(target: &Target) -> anyhow::Result<Self> {
+        let stream = target.open().await?;
+        let (token, sent, received) = (String::new(), Vec::new(), Vec::new());
+        Ok(Self { target: target.clone(), stream, token, signed: None, sent, received })
+    }
+
+    /// Sends a JSON body and gives the answer's; anything but 200 is an error.
+    pub async fn post(&mut self, path: &str, body: &[u8]) -> anyhow::Result<&[u8]> {
+        let (status, body) = self.request("POST", path, body).await.with_context(|| format!("POST {path}"))?;
+        if status != 200 {
+            bail!("POST {path} was answered with {status}: {}", String::from_utf8_lossy(body));
+        }
+        Ok(body)
+    }
+
+    /// Asks for a page; gives status and body.
+    pub async fn get(&mut self, path: &str) -> anyhow::Result<(u16, &[u8])> {
+        self.request("GET", path, b"").await.with_context(|| format!("GET {path}"))
+    }
+
+    async fn request(&mut self, method: &str, path: &str, body: &[u8]) -> anyhow::Result<(u16, &[u8])> {
+        self.sign()?;
+        self.sent.clear();
+        write!(
+            self.sent,
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nx-channelstream-secret: {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            self.target.authority,
+            self.token,
+            body.len()
+        )?;
+        self.sent.extend_from_slice(body);
+        tokio::time::timeout(PATIENCE, self.exchange())
+            .await
+            .with_context(|| format!("no answer after {PATIENCE:?}"))?
+            .map(|head| (head.status, &self.received[head.bytes..]))
+    }
+
+    fn sign(&mut self) -> anyhow::Result<()> {
+        if self.signed.is_none_or(|at| at.elapsed() > SIGN_AGAIN) {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
+            self.token = self.target.signer.sign("channelstream", now.as_secs());
+            self.signed = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Sends what is to be sent and receives one answer as a whole.
+    async fn exchange(&mut self) -> anyhow::Result<Head> {
+        self.stream.write_all(&self.sent).await?;
+        self.received.clear();
+        let head = loop {
+            if let Some(head) = Head::parse(&self.received)? {
+                break head;
+            }
+            if self.received.len() > MAX_HEAD {
+                bail!("the head of the answer does not end");
+            }
+            self.read().await?;
+        };
+        let length = head.length.context("the answer does not say how long it is")?;
+        while self.received.len() < head.bytes + length {
+            self.read().await?;
+        }
+        Ok(head)
+    }
+
+    async fn read(&mut self) -> anyhow::Result<()> {
+        if self.stream.read_buf(&mut self.received).await? == 0 {
+            bail!("the server ended the connection instead of answering");
+        }
+        Ok(())
+    }
+}
+
+/// The head of an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Head {
+    /// How long it is.
+    pub bytes: usize,
+    /// Its status.
+    pub status: u16,
+    /// The length of the body, if it says so.
+    pub length: Option<usize>,
+}
+
+impl Head {
+    /// Reads a head; none: it has not come as a whole.
+    pub fn parse(bytes: &[u8]) -> anyhow::Result<Option<Self>> {
+        const END: &[u8] = b"\r\n\r\n";
+        let Some(end) = bytes.windows(END.len()).position(|window| window == END) else { return Ok(None) };
+        let text = std::str::from_utf8(&bytes[..end]).context("the head of the answer is no text")?;
+        let mut lines = text.split("\r\n");
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).context("no HTTP answer")?;
+        let length = lines.find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+        });
+        Ok(Some(Self { bytes: end + END.len(), status, length }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_are_read_when_they_are_there() {
+        let answer = b"HTTP/1.1 200 OK\r\nX: y\r\ncontent-length: 2\r\n\r\n[]";
+        let head = Head { bytes: answer.len() - 2, status: 200, length: Some(2) };
+        assert_eq!(Head::parse(answer).unwrap(), Some(head));
+        assert_eq!(Head::parse(&answer[..40]).unwrap(), None);
+        assert!(Head::parse(b"what\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn targets_are_plain_http() {
+        assert_eq!(Target::parse("http://[::1]:8000/", "s").unwrap().authority, "[::1]:8000");
+        assert_eq!(Target::parse("http://example", "s").unwrap().authority, "example:80");
+        assert!(Target::parse("https://example", "s").is_err());
+    }
+}
