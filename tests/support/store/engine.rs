@@ -1,0 +1,62 @@
+//! The engines under test. Another one is one more `Engine`, and one more `contract!` in
+//! `store_contract.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use channelstream::store::{self, Start, Store, StoreError, Synchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, query_scalar};
+use tempfile::TempDir;
+
+/// An engine under test: the place of one store, new and empty at first.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Opens the store there, as a server does at its start.
+    async fn open(&self) -> Result<(Arc<dyn Store>, Start), StoreError>;
+
+    /// The rows, of one column of text, of a query in the SQL that all engines share: for what
+    /// the trait does not tell.
+    async fn rows(&self, sql: &str) -> Vec<String>;
+
+    /// Every row of every table, as text.
+    async fn everything(&self) -> Vec<String>;
+}
+
+/// A SQLite file in a folder of its own.
+pub struct Sqlite(TempDir);
+
+impl Sqlite {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("a temporary folder"))
+    }
+
+    async fn connection(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new().filename(self.0.path().join("store.db")).read_only(true);
+        options.busy_timeout(Duration::from_secs(5)).connect().await.expect("the file is readable")
+    }
+}
+
+#[async_trait]
+impl Engine for Sqlite {
+    async fn open(&self) -> Result<(Arc<dyn Store>, Start), StoreError> {
+        store::open(&format!("sqlite://{}/store.db", self.0.path().display()), Synchronous::Full).await
+    }
+
+    async fn rows(&self, sql: &str) -> Vec<String> {
+        let mut connection = self.connection().await;
+        query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await.expect(sql)
+    }
+
+    async fn everything(&self) -> Vec<String> {
+        let columns = r#"SELECT 'SELECT coalesce(iif(typeof("' || c.name || '") = ''blob'', hex("' || c.name || '"), '
+                             || 'CAST("' || c.name || '" AS TEXT)), '''') FROM "' || t.name || '"'
+                         FROM sqlite_schema AS t JOIN pragma_table_xinfo(t.name) AS c WHERE t.type = 'table'"#;
+        let mut rows = Vec::new();
+        for select in self.rows(columns).await {
+            rows.extend(self.rows(&select).await);
+        }
+        rows
+    }
+}

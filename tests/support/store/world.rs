@@ -1,0 +1,408 @@
+//! What a store must give back: a naive model in memory that turns operations into events, as the
+//! router would decide them, and remembers what they leave behind. It knows no engine, and it is
+//! meant to be obviously right rather than fast.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use channelstream::domain::channel::{Channel, Logged, Retained};
+use channelstream::domain::draft::Held;
+use channelstream::domain::event::{Event, Original};
+use channelstream::domain::message::{Audience, Deletion, Edit, Message};
+use channelstream::domain::names::{ChannelName, ConnectionId, Username};
+use channelstream::domain::position::Position;
+use channelstream::domain::settings::ChannelSettings;
+use channelstream::domain::state::Profile;
+use channelstream::domain::timestamp::from_micros;
+use channelstream::domain::user::User;
+use channelstream::store::{StoreTotals, StoredConnection};
+use chrono::NaiveDateTime;
+use uuid::Uuid;
+
+/// When batch number `batch` is decided: seconds apart, and with a microsecond that must not get lost.
+pub fn clock(batch: i64) -> NaiveDateTime {
+    from_micros(1_600_000_000_000_001) + Duration::from_secs(batch as u64)
+}
+
+pub fn micros(time: NaiveDateTime) -> i64 {
+    time.and_utc().timestamp_micros()
+}
+
+/// All that is stored.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// Position of the newest logged event.
+    pub head: Position,
+    /// The head that the batch that is being built stands on.
+    before: Position,
+    /// How many batches there were.
+    pub batches: i64,
+    /// In the order of creation.
+    pub channels: Vec<(ChannelName, KeptChannel)>,
+    pub users: BTreeMap<Username, KeptUser>,
+    pub connections: BTreeMap<ConnectionId, (Username, BTreeSet<ChannelName>)>,
+    /// When each connection was last let in, and where the log stood.
+    pub opened: BTreeMap<ConnectionId, (NaiveDateTime, Position)>,
+    pub log: BTreeMap<Position, Entry>,
+    /// What the batch that is being built trims, once all else of it is done.
+    trims: Vec<Trim>,
+    /// Every uuid that was ever named.
+    pub uuids: BTreeSet<Uuid>,
+    identities: u128,
+}
+
+#[derive(Debug, Clone)]
+pub struct KeptChannel {
+    pub uuid: Uuid,
+    pub settings: ChannelSettings,
+    pub last_active: NaiveDateTime,
+    pub trimmed: Position,
+}
+
+#[derive(Debug, Clone)]
+pub struct KeptUser {
+    pub uuid: Uuid,
+    pub profile: Profile,
+    pub last_active: NaiveDateTime,
+    pub trimmed: Position,
+}
+
+#[derive(Debug, Clone)]
+enum Trim {
+    Channel(ChannelName, Retained),
+    Inbox(Username, Retained),
+}
+
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub channel: Option<ChannelName>,
+    pub committed: NaiveDateTime,
+    pub uuid: Uuid,
+    pub kind: Kind,
+    /// Who holds it, if it is private.
+    pub inboxes: BTreeSet<Username>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Kind {
+    Message(Logged),
+    Edit {
+        about: Position,
+    },
+    /// Where the message was, if it ever was, and who may see that it is gone.
+    Deletion {
+        about: Option<Position>,
+        audience: Audience,
+    },
+}
+
+impl Entry {
+    /// The message, as it is now.
+    pub fn message(&self) -> Option<&Logged> {
+        match &self.kind {
+            Kind::Message(logged) => Some(logged),
+            Kind::Edit { .. } | Kind::Deletion { .. } => None,
+        }
+    }
+
+    fn is_deletion(&self) -> bool {
+        matches!(self.kind, Kind::Deletion { .. })
+    }
+}
+
+// What happens.
+impl World {
+    pub fn keep_channel(&mut self, name: &ChannelName, settings: ChannelSettings) -> Event {
+        let last_active = self.now();
+        let uuid = match self.channels.iter_mut().find(|(known, _)| known == name) {
+            Some((_, channel)) => {
+                channel.settings = settings.clone();
+                channel.last_active = last_active;
+                channel.uuid
+            }
+            None => {
+                let uuid = self.new_identity();
+                let kept = KeptChannel { uuid, settings: settings.clone(), last_active, trimmed: Position::default() };
+                self.channels.push((name.clone(), kept));
+                uuid
+            }
+        };
+        Event::ChannelKept { name: name.clone(), uuid, settings }
+    }
+
+    pub fn keep_user(&mut self, name: &Username, profile: Profile) -> Event {
+        let uuid = self.users.get(name).map(|user| user.uuid).unwrap_or_else(|| self.new_identity());
+        let trimmed = self.users.get(name).map(|user| user.trimmed).unwrap_or_default();
+        let kept = KeptUser { uuid, profile: profile.clone(), last_active: self.now(), trimmed };
+        self.users.insert(name.clone(), kept);
+        Event::UserKept { name: name.clone(), uuid, profile }
+    }
+
+    pub fn open_connection(&mut self, id: ConnectionId, user: &Username) -> Event {
+        self.connections.entry(id).or_insert((user.clone(), BTreeSet::new()));
+        self.opened.insert(id, (self.now(), self.before));
+        self.touch_user(user);
+        Event::ConnectionOpened { id, user: user.clone() }
+    }
+
+    pub fn end_connection(&mut self, id: ConnectionId) -> Event {
+        self.opened.remove(&id);
+        if let Some((user, channels)) = self.connections.remove(&id) {
+            self.touch_user(&user);
+            channels.iter().for_each(|channel| self.touch_channel(channel));
+        }
+        Event::ConnectionEnded { id }
+    }
+
+    pub fn subscribe(&mut self, id: ConnectionId, channel: &ChannelName) -> Event {
+        self.connections.get_mut(&id).expect("a known connection").1.insert(channel.clone());
+        self.touch_channel(channel);
+        Event::Subscribed { id, channel: channel.clone() }
+    }
+
+    pub fn unsubscribe(&mut self, id: ConnectionId, channel: &ChannelName) -> Event {
+        self.connections.get_mut(&id).expect("a known connection").1.remove(channel);
+        self.touch_channel(channel);
+        Event::Unsubscribed { id, channel: channel.clone() }
+    }
+
+    pub fn post(&mut self, message: Message) -> Event {
+        let message = Arc::new(message);
+        let named = if message.channel.is_none() { message.audience.named() } else { Vec::new() };
+        let inboxes: Vec<Username> = named.into_iter().filter(|user| self.users.contains_key(user)).collect();
+        let position = self.next_position();
+        let logged = Logged { position, edit: None, committed: micros(self.now()), message: message.clone() };
+        let holders = inboxes.iter().cloned().collect();
+        self.log(position, message.channel.clone(), message.uuid, Kind::Message(logged), holders);
+        Event::Posted { position: Some(position), message, inboxes }
+    }
+
+    pub fn edit(&mut self, edit: Edit) -> Event {
+        let edit = Arc::new(edit);
+        let Some(Held::Message(old)) = self.held(edit.uuid, edit.channel.as_ref()) else {
+            let audience = Arc::new(edit.audience.clone());
+            return Event::Edited { position: None, edit, audience, original: None, message: None };
+        };
+        let position = self.next_position();
+        let message = Arc::new(edit.applied_to(&old.message));
+        if let Some(earlier) = old.edit {
+            self.log.remove(&earlier);
+        }
+        let entry = self.log.get_mut(&old.position).expect("the log holds the message");
+        entry.kind = Kind::Message(Logged { edit: Some(position), message: message.clone(), ..old.clone() });
+        let (channel, inboxes) = (entry.channel.clone(), entry.inboxes.clone());
+        self.log(position, channel, edit.uuid, Kind::Edit { about: old.position }, inboxes);
+        Event::Edited {
+            position: Some(position),
+            audience: Arc::new(message.audience.clone()),
+            original: Some(Original { position: old.position, edit: old.edit }),
+            message: Some(message),
+            edit,
+        }
+    }
+
+    pub fn delete(&mut self, deletion: Deletion) -> Event {
+        let held = self.held(deletion.uuid, deletion.channel.as_ref());
+        self.uuids.insert(deletion.uuid);
+        let (original, about, audience) = match held {
+            Some(Held::Message(old)) => {
+                let original = Original { position: old.position, edit: old.edit };
+                (Some(original), Some(old.position), old.message.audience.clone())
+            }
+            Some(Held::Deletion { position, about }) => {
+                (Some(Original { position, edit: None }), about, deletion.audience.clone())
+            }
+            None => (None, None, deletion.audience.clone()),
+        };
+        let gone = original.into_iter().flat_map(|original| [Some(original.position), original.edit]);
+        let gone: Vec<Entry> = gone.flatten().filter_map(|position| self.log.remove(&position)).collect();
+        let position = (original.is_some() || deletion.channel.is_some()).then(|| self.next_position());
+        if let Some(position) = position {
+            let inboxes = gone.first().map(|message| message.inboxes.clone()).unwrap_or_default();
+            let kind = Kind::Deletion { about, audience: audience.clone() };
+            self.log(position, deletion.channel.clone(), deletion.uuid, kind, inboxes);
+        }
+        Event::Deleted { position, deletion: Arc::new(deletion), audience: Arc::new(audience), original, about }
+    }
+
+    pub fn trim_channel(&mut self, name: &ChannelName, keep: Retained) -> Event {
+        self.trims.push(Trim::Channel(name.clone(), keep));
+        Event::ChannelTrimmed { channel: name.clone(), keep }
+    }
+
+    pub fn trim_inbox(&mut self, name: &Username, keep: Retained) -> Event {
+        self.trims.push(Trim::Inbox(name.clone(), keep));
+        Event::InboxTrimmed { user: name.clone(), keep }
+    }
+
+    /// The batch is complete: what it trims goes now, wherever in the batch that stands.
+    pub fn end_batch(&mut self) {
+        for trim in std::mem::take(&mut self.trims) {
+            match trim {
+                Trim::Channel(name, keep) => {
+                    let of_channel = |entry: &Entry| entry.channel.as_ref() == Some(&name);
+                    let trimmed = self.not_kept(keep, of_channel);
+                    self.log.retain(|position, entry| !(of_channel(entry) && trimmed.contains(position)));
+                    let channel = self.channel_mut(&name).expect("a known channel");
+                    channel.trimmed = channel.trimmed.max(trimmed.last().copied().unwrap_or_default());
+                }
+                Trim::Inbox(name, keep) => {
+                    let trimmed = self.not_kept(keep, |entry| entry.inboxes.contains(&name));
+                    self.leave_inbox(&name, &trimmed);
+                    // Who is forgotten in the same batch has no inbox any more.
+                    if let Some(user) = self.users.get_mut(&name) {
+                        user.trimmed = user.trimmed.max(trimmed.last().copied().unwrap_or_default());
+                    }
+                }
+            }
+        }
+        self.batches += 1;
+        self.before = self.head;
+    }
+
+    pub fn forget_user(&mut self, name: &Username) -> Event {
+        let all = self.log.keys().copied().collect();
+        self.leave_inbox(name, &all);
+        self.users.remove(name);
+        Event::UserForgotten { name: name.clone() }
+    }
+
+    /// All up to the newest message that is not kept goes, with the edits of what goes; and so do
+    /// all deletions up to the newest one that is not kept.
+    fn not_kept(&self, keep: Retained, mine: impl Fn(&Entry) -> bool) -> BTreeSet<Position> {
+        let newest_gone = |keep: u32, is_of_kind: fn(&Entry) -> bool| {
+            let of_kind = self.log.iter().rev().filter(|(_, entry)| mine(entry) && is_of_kind(entry));
+            of_kind.map(|(position, _)| *position).nth(keep as usize)
+        };
+        let through = newest_gone(keep.messages, |entry| entry.message().is_some());
+        let deletions_through = newest_gone(keep.deletions, Entry::is_deletion);
+        let mut gone = BTreeSet::new();
+        for (position, entry) in self.log.iter().filter(|(_, entry)| mine(entry)) {
+            if Some(*position) <= through {
+                gone.insert(*position);
+                gone.extend(entry.message().and_then(|message| message.edit));
+            }
+            if entry.is_deletion() && Some(*position) <= deletions_through {
+                gone.insert(*position);
+            }
+        }
+        gone
+    }
+
+    fn leave_inbox(&mut self, name: &Username, positions: &BTreeSet<Position>) {
+        self.log.retain(|position, entry| {
+            let left = positions.contains(position) && entry.inboxes.remove(name);
+            !(left && entry.inboxes.is_empty())
+        });
+    }
+
+    fn log(
+        &mut self,
+        position: Position,
+        channel: Option<ChannelName>,
+        uuid: Uuid,
+        kind: Kind,
+        inboxes: BTreeSet<Username>,
+    ) {
+        if let Some(name) = &channel {
+            self.touch_channel(name);
+        }
+        self.uuids.insert(uuid);
+        self.log.insert(position, Entry { channel, committed: self.now(), uuid, kind, inboxes });
+    }
+
+    fn next_position(&mut self) -> Position {
+        self.head = self.head.next();
+        self.head
+    }
+
+    fn new_identity(&mut self) -> Uuid {
+        self.identities += 1;
+        Uuid::from_u128(1000 + self.identities)
+    }
+
+    fn touch_channel(&mut self, name: &ChannelName) {
+        let now = self.now();
+        self.channel_mut(name).expect("a known channel").last_active = now;
+    }
+
+    fn touch_user(&mut self, name: &Username) {
+        let now = self.now();
+        self.users.get_mut(name).expect("a known user").last_active = now;
+    }
+
+    fn channel_mut(&mut self, name: &ChannelName) -> Option<&mut KeptChannel> {
+        self.channels.iter_mut().find(|(known, _)| known == name).map(|(_, channel)| channel)
+    }
+}
+
+// What is to be read back.
+impl World {
+    /// When the batch that is being built is decided.
+    pub fn now(&self) -> NaiveDateTime {
+        clock(self.batches + 1)
+    }
+
+    pub fn channel(&self, name: &ChannelName) -> Option<&KeptChannel> {
+        self.channels.iter().find(|(known, _)| known == name).map(|(_, channel)| channel)
+    }
+
+    /// When the newest entry of the log was committed.
+    pub fn latest(&self) -> NaiveDateTime {
+        self.log.values().next_back().map_or(from_micros(0), |entry| entry.committed)
+    }
+
+    /// What the log holds of a channel or of an inbox.
+    fn retained(&self, mine: impl Fn(&Entry) -> bool) -> Retained {
+        let count = |is_of_kind: fn(&Entry) -> bool| {
+            self.log.values().filter(|entry| mine(entry) && is_of_kind(entry)).count() as u32
+        };
+        Retained { messages: count(|entry| entry.message().is_some()), deletions: count(Entry::is_deletion) }
+    }
+
+    /// The channel as it is loaded: the newest messages, and how much the log holds.
+    pub fn loaded_channel(&self, name: &ChannelName) -> Option<Channel> {
+        let kept = self.channel(name)?;
+        let mut channel = Channel::new(kept.uuid, kept.settings.clone(), kept.last_active);
+        let entries = self.log.values().filter(|entry| entry.channel.as_ref() == Some(name));
+        entries.filter_map(Entry::message).for_each(|message| channel.history.push(message.clone()));
+        channel.cut_history();
+        channel.retained = self.retained(|entry| entry.channel.as_ref() == Some(name));
+        Some(channel)
+    }
+
+    pub fn loaded_user(&self, name: &Username) -> Option<User> {
+        let kept = self.users.get(name)?;
+        let mut user = User::new(kept.uuid, kept.profile.clone(), kept.last_active);
+        user.retained = self.retained(|entry| entry.inboxes.contains(name));
+        Some(user)
+    }
+
+    pub fn held(&self, uuid: Uuid, channel: Option<&ChannelName>) -> Option<Held> {
+        let mut entries = self.log.iter().filter(|(_, entry)| entry.uuid == uuid && entry.channel.as_ref() == channel);
+        entries.find_map(|(position, entry)| match &entry.kind {
+            Kind::Message(logged) => Some(Held::Message(logged.clone())),
+            Kind::Deletion { about, .. } => Some(Held::Deletion { position: *position, about: *about }),
+            Kind::Edit { .. } => None,
+        })
+    }
+
+    pub fn stored_connections(&self) -> Vec<StoredConnection> {
+        let stored = |(id, (user, channels)): (&ConnectionId, &(Username, BTreeSet<ChannelName>))| StoredConnection {
+            id: *id,
+            user: user.clone(),
+            channels: channels.iter().cloned().collect(),
+            head: self.opened[id].1,
+        };
+        self.connections.iter().map(stored).collect()
+    }
+
+    pub fn is_connected(&self, name: &Username) -> bool {
+        self.connections.values().any(|(user, _)| user == name)
+    }
+
+    pub fn totals(&self) -> StoreTotals {
+        StoreTotals { channels: self.channels.len() as u64, users: self.users.len() as u64 }
+    }
+}
