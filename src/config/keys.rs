@@ -180,7 +180,7 @@ lost socket or a restart of the server; its user counts as present for as long."
         accepts: Accepts::Seconds(0.0..=31_536_000.0),
         explanation: "\
 Seconds during which a user whose connections are all gone may come back with a new one and still
-get what was missed. A day: a laptop that was closed overnight. In this release without effect.",
+get what was missed. A day: a laptop that was closed overnight.",
     },
     Key {
         name: "forget_users_after",
