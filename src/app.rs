@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -48,6 +49,9 @@ pub enum ServerError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The system does not let signals be caught.
+    #[error("SIGTERM and SIGINT cannot be caught: {0}")]
+    Signals(std::io::Error),
     /// The task that writes to the store failed, which is a fault of this program.
     #[error("the journal failed, see the log above; nothing that was acknowledged is lost: start me again")]
     Journal,
@@ -223,34 +227,40 @@ async fn serve(
 /// See [`ServerError`].
 pub async fn run(config: Config) -> Result<(), ServerError> {
     let database = format!("{:?}", config.database_url).replace('"', "");
+    // Before anybody can know that the server is there.
+    let mut signals = StopSignals::catch().map_err(ServerError::Signals)?;
     let server = Server::start(config).await?;
     let address = server.address();
     info!(%address, %database, version = env!("CARGO_PKG_VERSION"), "serving");
     info!("admin panel: http://{address}/admin");
     tokio::select! {
-        () = told_to_stop() => {}
+        () = signals.next() => {}
         () = server.hub().failed() => return Err(ServerError::Journal),
     }
     info!("going down; tell me again to stop at once");
     tokio::select! {
         stopped = server.stop() => stopped?,
-        () = told_to_stop() => warn!("stopped at once"),
+        () = signals.next() => warn!("stopped at once"),
     }
     Ok(())
 }
 
-async fn told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-        }
-        Err(error) => {
-            warn!(%error, "SIGTERM cannot be caught");
-            let _ = tokio::signal::ctrl_c().await;
+/// SIGTERM and SIGINT, caught from the moment this is made.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -70,7 +70,8 @@ impl Patience {
     /// Whether the client takes too long.
     pub fn is_over(&self) -> bool {
         match *self.state.lock() {
-            State::Idle { since } => since.elapsed() > KEEP_ALIVE,
+            // An answer may still be on its way to a slow client.
+            State::Idle { since } => since.max(self.progress.last()).elapsed() > KEEP_ALIVE,
             State::Head { since } => since.elapsed() > self.head_timeout,
             State::Busy => false,
         }
