@@ -347,7 +347,7 @@ impl Live {
         }
         let listener = ListenerId(self.mailboxes.insert(mailbox.clone()) as u32);
         let unlogged = since.map(|_| self.router.missed_unlogged(id));
-        let missed = self.router.attach(id, listener)?;
+        let missed = self.router.attach(id, listener, moment)?;
         let plan = since.and_then(|since| self.router.plan_replay(id, since, moment));
         let missed = unlogged.unwrap_or(missed);
         Some(Attached { listener, mailbox, missed, plan, tick: self.router.tick() })

@@ -31,6 +31,8 @@ CREATE TABLE channels (
     deleted         INTEGER                             -- head when it was deleted; the row stays for its name and position
 ) STRICT;
 
+CREATE INDEX channels_that_expire ON channels (id) WHERE history_ttl IS NOT NULL;
+
 CREATE TABLE users (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     name        TEXT    NOT NULL UNIQUE,

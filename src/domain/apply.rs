@@ -106,7 +106,7 @@ impl Router {
                                 }
                             }
                         }
-                        self.show_to_users(inboxes, frame, true, effects);
+                        self.show_to_users(inboxes, frame, true, moment, effects);
                     }
                 }
             }
@@ -128,7 +128,7 @@ impl Router {
                         if let Some(message) = message {
                             self.each_user(&users, |user| user.recent.replace(message));
                         }
-                        self.show_to_users(&users, frame, false, effects);
+                        self.show_to_users(&users, frame, false, moment, effects);
                     }
                 }
             }
@@ -160,7 +160,7 @@ impl Router {
                             user.recent.remove(deletion.uuid);
                             user.retained.deletions += u32::from(adds);
                         });
-                        self.show_to_users(&users, frame, false, effects);
+                        self.show_to_users(&users, frame, false, moment, effects);
                     }
                 }
             }
@@ -170,6 +170,11 @@ impl Router {
                 channel.retained = *keep;
                 if channel.is_overfull() {
                     self.overfull_channels.insert(name.clone());
+                }
+            }
+            Event::ChannelExpired { channel, through } => {
+                if let Some(channel) = self.channels.get_mut(channel) {
+                    channel.recent.expire(*through);
                 }
             }
             Event::InboxTrimmed { user: name, keep } => {
@@ -373,7 +378,7 @@ impl Router {
         let Some(channel) = self.channels.get_mut(name) else { return };
         channel.last_active = moment.utc;
         if channel.settings.store_frames {
-            channel.recent.push(self.tick, frame.clone());
+            channel.recent.push(self.tick, moment.micros(), frame.clone());
         }
         let members = &channel.members;
         let (to, connections) = if frame.is_for_everyone() {
@@ -410,12 +415,19 @@ impl Router {
     }
 
     /// Puts a private frame before all connections of each user.
-    fn show_to_users(&mut self, users: &[Username], frame: Frame, counts: bool, effects: &mut Vec<Effect>) {
+    fn show_to_users(
+        &mut self,
+        users: &[Username],
+        frame: Frame,
+        counts: bool,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
         self.tick.0 += 1;
         let mut listeners = Vec::new();
         for name in users {
             let Some(user) = self.users.get_mut(name) else { continue };
-            user.recent.push(self.tick, frame.clone());
+            user.recent.push(self.tick, moment.micros(), frame.clone());
             if counts {
                 self.totals.delivered += user.connections.len() as u64;
             }

@@ -103,7 +103,10 @@ impl History {
     }
 
     fn forget(&mut self, gone: &Logged) {
-        self.positions.remove(&gone.message.uuid);
+        // The same uuid may have been said again after this one's time was over.
+        if self.positions.get(&gone.message.uuid) == Some(&gone.position) {
+            self.positions.remove(&gone.message.uuid);
+        }
         self.bytes -= weight(&gone.message);
     }
 }
@@ -192,8 +195,8 @@ impl Channel {
 
     /// The history as it is at `now` (microseconds since 1970): what is past its time is left out.
     pub fn history_at(&self, now: i64) -> impl Iterator<Item = &Logged> {
-        let oldest = self.settings.history_ttl.map_or(i64::MIN, |seconds| now - i64::from(seconds) * 1_000_000);
-        self.history.iter().filter(move |logged| logged.committed > oldest)
+        let over = self.settings.over_by(now);
+        self.history.iter().filter(move |logged| logged.committed > over)
     }
 
     /// Whether the log may hold more messages than the history shows, so that one may come back

@@ -192,7 +192,11 @@ impl<'a> Draft<'a> {
             return Some(held.clone());
         }
         let in_memory = channel.and_then(|name| router.logged(name, uuid));
-        in_memory.cloned().map(Held::Message).or_else(|| self.held.get(&key).cloned())
+        let held = in_memory.cloned().map(Held::Message).or_else(|| self.held.get(&key).cloned());
+        // What is past its time is gone, though the log may not have been cleared of it yet.
+        let settings = channel.and_then(|name| router.channel(name)).map(|channel| &channel.settings);
+        let over = settings.map_or(i64::MIN, |settings| settings.over_by(self.moment.micros()));
+        held.filter(|held| !matches!(held, Held::Message(logged) if logged.committed <= over))
     }
 
     /// The present operation changes what the log holds of a uuid.

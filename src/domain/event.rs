@@ -131,6 +131,13 @@ pub enum Event {
         /// What stays.
         keep: Retained,
     },
+    /// What a channel's log has from before a time is over.
+    ChannelExpired {
+        /// Which channel.
+        channel: ChannelName,
+        /// Entries committed at or before this, in microseconds since 1970.
+        through: i64,
+    },
     /// The log keeps only the newest private messages of a user.
     InboxTrimmed {
         /// Whose.

@@ -162,7 +162,8 @@ const MAX_BYTES: usize = 256 * 1024;
 /// count and bytes, oldest first.
 #[derive(Debug)]
 pub struct RecentFrames {
-    frames: VecDeque<(Tick, Frame)>,
+    /// With the place of each, and when it was shown, in microseconds since 1970.
+    frames: VecDeque<(Tick, i64, Frame)>,
     bytes: usize,
     max_count: usize,
 }
@@ -173,12 +174,12 @@ impl RecentFrames {
         Self { frames: VecDeque::new(), bytes: 0, max_count }
     }
 
-    /// Adds the newest frame; the oldest go where a limit is passed.
-    pub fn push(&mut self, tick: Tick, frame: Frame) {
+    /// Adds the newest frame, shown at a time (microseconds since 1970); the oldest go where a limit is passed.
+    pub fn push(&mut self, tick: Tick, at: i64, frame: Frame) {
         self.bytes += frame.weight();
-        self.frames.push_back((tick, frame));
+        self.frames.push_back((tick, at, frame));
         while self.frames.len() > self.max_count || self.bytes > MAX_BYTES && self.frames.len() > 1 {
-            if let Some((_, oldest)) = self.frames.pop_front() {
+            if let Some((.., oldest)) = self.frames.pop_front() {
                 self.bytes -= oldest.weight();
             }
         }
@@ -186,13 +187,13 @@ impl RecentFrames {
 
     /// Frames later than `seen`, oldest first.
     pub fn after(&self, seen: Tick) -> impl Iterator<Item = &Frame> {
-        let start = self.frames.partition_point(|(tick, _)| *tick <= seen);
-        self.frames.range(start..).map(|(_, frame)| frame)
+        let start = self.frames.partition_point(|(tick, ..)| *tick <= seen);
+        self.frames.range(start..).map(|(.., frame)| frame)
     }
 
     /// The message of that uuid, if its frame is still held.
     pub fn message(&self, uuid: Uuid) -> Option<&Arc<Message>> {
-        self.frames.iter().rev().find_map(|(_, frame)| match frame {
+        self.frames.iter().rev().find_map(|(.., frame)| match frame {
             Frame::Message { message, .. } if message.uuid == uuid => Some(message),
             _ => None,
         })
@@ -200,7 +201,7 @@ impl RecentFrames {
 
     /// Shows the message as it is now to whoever comes back.
     pub fn replace(&mut self, changed: &Arc<Message>) {
-        for (_, frame) in &mut self.frames {
+        for (.., frame) in &mut self.frames {
             if let Frame::Message { message, .. } = frame
                 && message.uuid == changed.uuid
             {
@@ -214,13 +215,22 @@ impl RecentFrames {
     /// Takes the message back, with its edits.
     pub fn remove(&mut self, uuid: Uuid) {
         let bytes = &mut self.bytes;
-        self.frames.retain(|(_, frame)| {
+        self.frames.retain(|(.., frame)| {
             let goes = frame.content_of() == Some(uuid);
             if goes {
                 *bytes -= frame.weight();
             }
             !goes
         });
+    }
+
+    /// Forgets what was shown up to a time (microseconds since 1970).
+    pub fn expire(&mut self, through: i64) {
+        while self.frames.front().is_some_and(|(_, at, _)| *at <= through) {
+            if let Some((.., oldest)) = self.frames.pop_front() {
+                self.bytes -= oldest.weight();
+            }
+        }
     }
 
     /// Forgets everything.

@@ -51,7 +51,7 @@ impl Router {
     /// A connection begins to listen; it must have no other listener. Gives the frames that it
     /// missed and memory still holds: channel by channel in name order, then private ones. None
     /// if there is no such connection.
-    pub fn attach(&mut self, id: ConnectionId, listener: ListenerId) -> Option<Vec<Frame>> {
+    pub fn attach(&mut self, id: ConnectionId, listener: ListenerId, moment: Moment) -> Option<Vec<Frame>> {
         let connection = self.connections.get_mut(&id)?;
         connection.listener = Some(listener);
         if !connection.dismissed
@@ -63,6 +63,7 @@ impl Router {
         for name in &connection.channels {
             let Some(channel) = self.channels.get_mut(name) else { continue };
             channel.members.attach(listener);
+            channel.recent.expire(channel.settings.over_by(moment.micros()));
             let frames = channel.recent.after(connection.seen);
             missed.extend(frames.filter(|frame| frame.admits(&connection.user)).cloned());
         }
@@ -130,7 +131,12 @@ impl Router {
 
     /// After a restart: takes logged frames into memory for listeners that keep no cursor, each
     /// with the user whose inbox has it, if it is private, and notes what connections have seen.
-    pub fn recall(&mut self, mut frames: Vec<(Frame, Option<Username>)>, heads: &[(ConnectionId, Position)]) {
+    pub fn recall(
+        &mut self,
+        mut frames: Vec<(Frame, Option<Username>)>,
+        heads: &[(ConnectionId, Position)],
+        moment: Moment,
+    ) {
         frames.sort_by_key(|(frame, _)| frame.position());
         let start = self.tick;
         let positions: Vec<Position> = frames.iter().filter_map(|(frame, _)| frame.position()).collect();
@@ -138,12 +144,12 @@ impl Router {
             self.tick.0 += 1;
             if let Some(user) = inbox {
                 if let Some(user) = self.users.get_mut(&user) {
-                    user.recent.push(self.tick, frame);
+                    user.recent.push(self.tick, moment.micros(), frame);
                 }
             } else if let Some(channel) = frame.channel().and_then(|name| self.channels.get_mut(name))
                 && channel.settings.store_frames
             {
-                channel.recent.push(self.tick, frame);
+                channel.recent.push(self.tick, moment.micros(), frame);
             }
         }
         for (id, head) in heads {

@@ -45,6 +45,12 @@ impl ChannelSettings {
         self.store_history && self.history_size > 0
     }
 
+    /// What was committed at or before this time is past its time at `now` (microseconds since
+    /// 1970).
+    pub fn over_by(&self, now: i64) -> i64 {
+        self.history_ttl.map_or(i64::MIN, |seconds| now - i64::from(seconds) * 1_000_000)
+    }
+
     /// How many messages the log keeps.
     pub fn kept(&self) -> u32 {
         self.history_size.max(self.replay_size)

@@ -11,7 +11,7 @@ use super::restore::restore;
 use crate::clock::Clock;
 use crate::domain::listen::Departure;
 use crate::domain::names::{ConnectionId, ListenerId};
-use crate::domain::operation::{ExpireFloors, ForgetIdleUsers, Operation, Post, Posted, Sweep};
+use crate::domain::operation::{ExpireFloors, ExpireMessages, ForgetIdleUsers, Operation, Post, Posted, Sweep};
 use crate::domain::position::Epoch;
 use crate::domain::replay::Since;
 use crate::domain::router::Router;
@@ -21,6 +21,8 @@ use crate::live::{Attached, Live, Posting};
 use crate::mailbox::Closing;
 use crate::store::{Start, Store, StoreError};
 
+/// Channels whose messages expire in one go.
+const EXPIRE_PAGE: u32 = 20;
 /// Users forgotten in one go: each takes some statements.
 const FORGET_PAGE: u32 = 20;
 
@@ -186,6 +188,19 @@ impl Hub {
         while self.live.lock().router.is_anything_due(self.clock.now()) {
             // A store that is down is reported by the journal; the next sweep tries again.
             if self.perform(Sweep, 0).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Drops messages that are past their time.
+    pub async fn expire_messages(&self) {
+        loop {
+            let channels = match self.store.expired_channels(self.clock.now().utc, EXPIRE_PAGE).await {
+                Ok(channels) if !channels.is_empty() => channels,
+                _ => return,
+            };
+            if self.perform(ExpireMessages { channels }, 0).await.is_err() {
                 return;
             }
         }

@@ -76,7 +76,7 @@ async fn recall(
         frames.extend(found.into_iter().map(|frame| (frame, Some(user.clone()))));
     }
     let heads: Vec<_> = connections.iter().map(|connection| (connection.id, connection.head)).collect();
-    router.recall(frames, &heads);
+    router.recall(frames, &heads, clock.now());
     Ok(())
 }
 

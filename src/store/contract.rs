@@ -151,6 +151,9 @@ pub trait Store: Send + Sync {
     /// Before an orderly stop: up to where connections have seen the log.
     async fn note_seen(&self, seen: &[(ConnectionId, Position)]) -> Result<(), StoreError>;
 
+    /// Channels that hold messages which are past their time at `at`.
+    async fn expired_channels(&self, at: NaiveDateTime, limit: u32) -> Result<Vec<ChannelName>, StoreError>;
+
     /// Users without connections and without activity since then.
     async fn idle_users(&self, since: NaiveDateTime, limit: u32) -> Result<Vec<Username>, StoreError>;
 

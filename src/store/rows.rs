@@ -93,6 +93,8 @@ pub struct Rows<'a> {
     pub trimmed_channels: Vec<(&'a ChannelName, Retained)>,
     /// The newest entries to keep, of inboxes that are trimmed.
     pub trimmed_inboxes: Vec<(&'a Username, Retained)>,
+    /// Up to which commit time entries go, of channels that keep them only so long.
+    pub expired_channels: Vec<(&'a ChannelName, i64)>,
     pub forgotten: Vec<&'a Username>,
     pub floors_expired: Option<NaiveDateTime>,
 }
@@ -126,6 +128,7 @@ impl<'a> Rows<'a> {
             Event::FloorsExpired { left_before } => self.floors_expired = Some(*left_before),
             Event::Unsubscribed { id, channel } => self.unsubscribed.push((*id, channel)),
             Event::ChannelTrimmed { channel, keep } => self.trimmed_channels.push((channel, *keep)),
+            Event::ChannelExpired { channel, through } => self.expired_channels.push((channel, *through)),
             Event::InboxTrimmed { user, keep } => self.trimmed_inboxes.push((user, *keep)),
             Event::Posted { position: Some(position), message, inboxes } => {
                 self.inbox.extend(inboxes.iter().map(|user| (user, *position)));

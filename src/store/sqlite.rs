@@ -292,6 +292,10 @@ async fn write(writer: &mut SqliteConnection, batch: &Batch) -> sqlx::Result<()>
         let trims = rows.trimmed_channels.iter().map(|(name, keep)| (name.as_str(), keep.messages, keep.deletions));
         trim_channels(connection, &list(trims)).await?;
     }
+    if !rows.expired_channels.is_empty() {
+        let expired = rows.expired_channels.iter().map(|(name, through)| (name.as_str(), through));
+        expire_channels(connection, &list(expired)).await?;
+    }
     if !rows.trimmed_inboxes.is_empty() {
         let trims = rows.trimmed_inboxes.iter().map(|(name, keep)| (name.as_str(), keep.messages, keep.deletions));
         trim_inboxes(connection, &list(trims)).await?;
@@ -536,29 +540,66 @@ async fn trim_channels(connection: &mut SqliteConnection, trims: &str) -> sqlx::
         )
         .fetch_one(&mut *connection)
         .await?;
-        query!(
-            "UPDATE channels SET
-                 last_active = max(last_active, coalesce(
-                     (SELECT committed FROM log WHERE channel = ?1 ORDER BY position DESC LIMIT 1), 0)),
-                 trimmed = max(trimmed,
-                 coalesce((SELECT max(max(position, coalesce(edit, 0))) FROM log WHERE channel = ?1 AND position <= ?2), 0),
-                 coalesce((SELECT max(position) FROM log WHERE channel = ?1 AND kind = 2 AND position <= ?3), 0))
-             WHERE id = ?1",
+        drop_entries(connection, channel.id, channel.messages, channel.deletions).await?;
+    }
+    Ok(())
+}
+
+/// Takes all entries up to a position from a channel, with their edits, and deletions up to
+/// another; notes how far that goes.
+async fn drop_entries(connection: &mut SqliteConnection, channel: i64, all: i64, deletions: i64) -> sqlx::Result<()> {
+    query!(
+        "UPDATE channels SET
+             last_active = max(last_active, coalesce(
+                 (SELECT committed FROM log WHERE channel = ?1 ORDER BY position DESC LIMIT 1), 0)),
+             trimmed = max(trimmed,
+             coalesce((SELECT max(max(position, coalesce(edit, 0))) FROM log WHERE channel = ?1 AND position <= ?2), 0),
+             coalesce((SELECT max(position) FROM log WHERE channel = ?1 AND kind = 2 AND position <= ?3), 0))
+         WHERE id = ?1",
+        channel,
+        all,
+        deletions
+    )
+    .execute(&mut *connection)
+    .await?;
+    query!(
+        "DELETE FROM log WHERE channel = ?1 AND (position <= ?2 OR kind = 2 AND position <= ?3 OR
+             position IN (SELECT edit FROM log WHERE channel = ?1 AND position <= ?2))",
+        channel,
+        all,
+        deletions
+    )
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+/// Most entries of one channel that expire in one go.
+const EXPIRE_STEP: i64 = 2_000;
+
+/// Drops what was committed up to a time, the oldest first.
+async fn expire_channels(connection: &mut SqliteConnection, expired: &str) -> sqlx::Result<()> {
+    let channels = query!(
+        r#"SELECT channels.id AS "id!: i64", value ->> 1 AS "through!: i64"
+           FROM json_each(?1) JOIN channels ON channels.name = value ->> 0"#,
+        expired
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for channel in channels {
+        let through = query_scalar!(
+            r#"SELECT max(position) AS "position?: i64"
+               FROM (SELECT position, committed FROM log WHERE channel = ?1 ORDER BY position LIMIT ?3)
+               WHERE committed <= ?2"#,
             channel.id,
-            channel.messages,
-            channel.deletions
+            channel.through,
+            EXPIRE_STEP
         )
-        .execute(&mut *connection)
+        .fetch_one(&mut *connection)
         .await?;
-        query!(
-            "DELETE FROM log WHERE channel = ?1 AND (position <= ?2 OR kind = 2 AND position <= ?3 OR
-                 position IN (SELECT edit FROM log WHERE channel = ?1 AND position <= ?2))",
-            channel.id,
-            channel.messages,
-            channel.deletions
-        )
-        .execute(&mut *connection)
-        .await?;
+        if let Some(through) = through {
+            drop_entries(connection, channel.id, through, through).await?;
+        }
     }
     Ok(())
 }
@@ -820,7 +861,8 @@ async fn read_held(readers: &SqlitePool, uuids: &str) -> sqlx::Result<HeldByUuid
         r#"SELECT l.position, l.kind, l.about, l.edit, l.uuid, l.sender, l.timestamp, l.edited, l.audience, l.body, l.committed,
                channels.name AS "channel?"
            FROM log AS l LEFT JOIN channels ON channels.id = l.channel
-           WHERE l.kind IN (0, 2) AND l.uuid IN (SELECT unhex(value) FROM json_each(?1))"#,
+           WHERE l.kind IN (0, 2) AND l.uuid IN (SELECT unhex(value) FROM json_each(?1))
+           ORDER BY l.position"#,
         uuids
     )
     .fetch_all(readers)
@@ -1106,6 +1148,23 @@ impl Store for SqliteStore {
         .await
         .map_err(classify)?;
         Ok(())
+    }
+
+    async fn expired_channels(&self, at: NaiveDateTime, limit: u32) -> Result<Vec<ChannelName>, StoreError> {
+        let at = at.and_utc().timestamp_micros();
+        let names = query_scalar!(
+            "SELECT name FROM channels
+             WHERE history_ttl IS NOT NULL AND deleted IS NULL
+               AND (SELECT committed FROM log WHERE channel = channels.id ORDER BY position LIMIT 1)
+                   <= ?1 - history_ttl * 1000000
+             LIMIT ?2",
+            at,
+            limit
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(classify)?;
+        names.iter().map(|name| channel_name(name).map_err(classify)).collect()
     }
 
     async fn idle_users(&self, since: NaiveDateTime, limit: u32) -> Result<Vec<Username>, StoreError> {

@@ -92,6 +92,8 @@ pub(super) fn add_subscriptions<'a>(
     router: &Router,
     draft: &mut Draft,
 ) -> Result<(), Undecided> {
+    // Whether a floor begins or ends depends on all of the user's connections.
+    draft.touch(Key::User(user.clone()), Touch::Shared)?;
     let mut seen = HashSet::new();
     let mut count = current.map_or(0, BTreeSet::len);
     for (name, uuid) in wanted {

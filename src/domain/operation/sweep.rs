@@ -22,6 +22,10 @@ impl Operation for Sweep {
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
         for id in router.expired(draft.moment(), STEP) {
             draft.touch(Key::Connection(id), Touch::Exclusive)?;
+            if let Some(connection) = router.connection(id) {
+                // Whether a floor is left depends on all of the user's connections.
+                draft.touch(Key::User(connection.user.clone()), Touch::Exclusive)?;
+            }
             draft.add(Event::ConnectionEnded { id });
         }
         Ok(())

@@ -44,6 +44,8 @@ impl Operation for Unsubscribe {
         draft.touch(Key::Connection(self.id), Touch::Exclusive)?;
         let connection = router.connection(self.id).ok_or(Refusal::UnknownConnection)?;
         touch_shown(&connection.channels, draft)?;
+        // Whether a floor ends depends on all of the user's connections.
+        draft.touch(Key::User(connection.user.clone()), Touch::Exclusive)?;
         let removed: BTreeSet<_> = self.channels.iter().filter(|name| connection.channels.contains(*name)).collect();
         self.removed = removed.into_iter().cloned().collect();
         for channel in &self.removed {
