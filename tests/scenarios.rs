@@ -16,7 +16,7 @@ use script::step::{parse, request};
 use script::text::connection;
 use script::{check, many, run};
 
-// ---- State (protocol 5 and 7.3) ----
+// ---- State ----
 
 #[test]
 fn a_state_change_is_answered_with_what_really_changed() {
@@ -207,7 +207,7 @@ fn the_state_of_an_unknown_user_cannot_be_set() {
     );
 }
 
-// ---- Connecting (protocol 7.1) ----
+// ---- Connecting ----
 
 #[test]
 fn connecting_creates_user_and_connection_and_channels() {
@@ -369,7 +369,7 @@ fn a_connect_tells_the_head_of_the_log() {
     );
 }
 
-// ---- Subscribing (protocol 7.2) ----
+// ---- Subscribing ----
 
 #[test]
 fn subscribing_answers_with_real_changes_and_covers_all_memberships() {
@@ -452,7 +452,7 @@ fn a_member_gets_messages_from_its_subscription_to_its_end() {
     );
 }
 
-// ---- Posting (protocol 7.4) ----
+// ---- Posting ----
 
 #[test]
 fn a_message_goes_to_every_connection_of_every_member_and_the_sender_is_not_special() {
@@ -666,7 +666,7 @@ fn who_is_in_a_channel_twice_gets_a_message_on_both_connections_and_once_on_each
     );
 }
 
-// ---- History (protocol 7.4, successor 13 and 14) ----
+// ---- History ----
 
 #[test]
 fn history_holds_the_newest_messages_in_their_order() {
@@ -877,7 +877,7 @@ fn a_message_leaves_the_history_when_its_time_is_over() {
     );
 }
 
-// ---- Views (protocol 4) ----
+// ---- Views ----
 
 #[test]
 fn channels_are_shown_in_the_order_asked_for_without_unknown_and_repeated_ones() {
@@ -942,7 +942,7 @@ fn users_are_sorted() {
     );
 }
 
-// ---- Editing (protocol 7.5, successor 15) ----
+// ---- Editing ----
 
 #[test]
 fn an_edit_replaces_what_it_names_and_leaves_the_rest() {
@@ -1270,38 +1270,18 @@ fn an_edit_in_the_batch_that_drops_its_message_from_the_log_is_one_of_an_unknown
         ann connects a1 to news configured history=1 replay=0
         post to news 'one' as m1
         {}
-        a1 listens
         ? edit m1 in news 'won'
             ",
             many(17, "news")
         ),
         expect![[r#"
-            a1 <- catchup news: message m1 'one' #1
-            a1 <- catchup news: message '1' #2
-            a1 <- catchup news: message '2' #3
-            a1 <- catchup news: message '3' #4
-            a1 <- catchup news: message '4' #5
-            a1 <- catchup news: message '5' #6
-            a1 <- catchup news: message '6' #7
-            a1 <- catchup news: message '7' #8
-            a1 <- catchup news: message '8' #9
-            a1 <- catchup news: message '9' #10
-            a1 <- catchup news: message '10' #11
-            a1 <- catchup news: message '11' #12
-            a1 <- catchup news: message '12' #13
-            a1 <- catchup news: message '13' #14
-            a1 <- catchup news: message '14' #15
-            a1 <- catchup news: message '15' #16
-            a1 <- catchup news: message '16' #17
-            a1 <- catchup news: message '17' #18
             (next batch)
-            a1 <- news: edit m1 'won'
             answer: m1
         "#]],
     );
 }
 
-// ---- Deleting (protocol 7.6) ----
+// ---- Deleting ----
 
 #[test]
 fn a_deleted_message_leaves_the_history_and_is_announced() {
@@ -1474,7 +1454,7 @@ fn a_deletion_that_follows_in_the_same_batch_waits_for_the_message() {
     );
 }
 
-// ---- Settings (protocol 7.7, extensions 6) ----
+// ---- Settings ----
 
 #[test]
 fn stock_settings_that_are_not_named_go_back_to_their_defaults_and_ours_stay() {
@@ -1561,7 +1541,7 @@ fn settings_outlive_a_restart() {
     );
 }
 
-// ---- Catching up (protocol 8, successor 19) ----
+// ---- Catching up ----
 
 #[test]
 fn a_new_connection_catches_up_from_its_connect() {
@@ -1820,7 +1800,7 @@ fn catching_up_is_not_disturbed_by_a_connect_with_the_same_id() {
     );
 }
 
-// ---- Presence (protocol 11) ----
+// ---- Presence ----
 
 #[test]
 fn a_user_joins_with_its_first_connection_and_parts_with_its_last() {
@@ -1981,7 +1961,7 @@ fn a_user_with_another_connection_does_not_part() {
     );
 }
 
-// ---- Lifetimes (protocol 12, extensions 3, successor 9, 23 and 24) ----
+// ---- Lifetimes ----
 
 #[test]
 fn a_connection_that_nobody_listens_to_ends_after_its_grace() {
@@ -2242,14 +2222,12 @@ fn a_channel_that_left_memory_is_the_same_when_it_comes_back() {
 }
 
 #[test]
-fn a_user_that_left_memory_still_gets_private_messages() {
+fn a_user_that_left_memory_is_still_known_to_private_messages() {
     check(
         "
         ann connects a1
         200 seconds pass
         ? post to @ann 'psst' as m1
-        ann connects a2
-        a2 listens
         ",
         expect!["answer: m1 'psst' #1"],
     );
@@ -2408,7 +2386,7 @@ fn a_connection_that_ended_is_unknown_after_a_restart() {
     );
 }
 
-// ---- The log (extensions 1) ----
+// ---- The log ----
 
 #[test]
 fn messages_of_channels_with_history_and_private_messages_are_logged() {
@@ -2585,7 +2563,165 @@ fn a_request_that_waits_for_the_next_batch_leaves_no_hole_in_the_positions() {
     );
 }
 
-// ---- Duplicates (extensions 5) ----
+// ---- Floors ----
+
+#[test]
+fn a_floor_is_the_head_when_the_user_was_first_subscribed() {
+    check(
+        "
+        ann connects a1 to news configured history
+        post to news 'one'; to news 'two'
+        bob connects b1 to news
+        post to news 'three'
+        & bob connects b2 to sport
+        & post to @ann 'four'
+        ann connects a2 to sport
+        show floors @ann
+        show floors @bob
+        ",
+        expect![[r#"
+            floors of ann: news after #0, sport after #4
+            floors of bob: news after #2, sport after #3
+        "#]],
+    );
+}
+
+#[test]
+fn repeating_a_subscription_never_raises_a_floor() {
+    check(
+        "
+        ann connects a1 to news configured history
+        post to news 'one'
+        a1 subscribes to news
+        ann connects a1 to news
+        ann connects a2 to news
+        a1 unsubscribes from news
+        show floors @ann
+        ",
+        expect!["floors of ann: news after #0"],
+    );
+}
+
+#[test]
+fn a_floor_outlives_the_last_connection_for_the_resume_window() {
+    check(
+        "
+        ann connects a1 to news configured history
+        post to news 'one'
+        74 seconds pass
+        show floors @ann
+        ann connects a2 to news
+        show floors @ann
+        ",
+        expect![[r#"
+            floors of ann: news after #0 (left)
+            floors of ann: news after #0
+        "#]],
+    );
+}
+
+#[test]
+fn a_floor_ends_when_the_user_was_away_for_the_resume_window() {
+    check(
+        "
+        ann connects a1 to news configured history
+        post to news 'one'
+        a1 listens
+        a1 closes
+        61 seconds pass
+        expire floors
+        ann connects a2
+        show floors @ann
+        a2 subscribes to news
+        show floors @ann
+        ",
+        expect![[r#"
+            a1 <- catchup news: message 'one' #1
+            no floors of ann
+            floors of ann: news after #1
+        "#]],
+    );
+}
+
+#[test]
+fn a_floor_ends_with_the_resume_window_whether_it_was_swept_or_not() {
+    check(
+        "
+        ann connects a1 to news configured history
+        post to news 'one'
+        a1 listens
+        a1 closes
+        1 seconds pass
+        ann connects a2
+        a2 listens
+        59 seconds pass
+        show floors @ann
+        1 seconds pass
+        show floors @ann
+        a2 subscribes to news
+        show floors @ann
+        ",
+        expect![[r#"
+            a1 <- catchup news: message 'one' #1
+            floors of ann: news after #0 (left)
+            no floors of ann
+            floors of ann: news after #1
+        "#]],
+    );
+}
+
+#[test]
+fn a_floor_ends_when_the_application_unsubscribes_the_last_connection() {
+    check(
+        "
+        ann connects a1 to news, sport configured history
+        ann connects a2 to news
+        post to news 'one'
+        a1 unsubscribes from news, sport
+        show floors @ann
+        a2 unsubscribes from news
+        show floors @ann
+        a2 subscribes to news
+        show floors @ann
+        ",
+        expect![[r#"
+            floors of ann: news after #0
+            no floors of ann
+            floors of ann: news after #1
+        "#]],
+    );
+}
+
+#[test]
+fn floors_outlive_a_restart() {
+    check(
+        "
+        ann connects a1 to news configured history
+        post to news 'one'
+        ann connects a1 to sport
+        restart
+        show floors @ann
+        ",
+        expect!["floors of ann: news after #0, sport after #1"],
+    );
+}
+
+#[test]
+fn a_forgotten_user_has_no_floors() {
+    check(
+        "
+        ann connects a1 to news configured history
+        post to news 'one'
+        40 seconds pass
+        forget ann idle 20
+        ann connects a2 to news
+        show floors @ann
+        ",
+        expect!["floors of ann: news after #1"],
+    );
+}
+
+// ---- Duplicates ----
 
 #[test]
 fn a_uuid_that_is_logged_adds_nothing_and_is_answered_with_what_is_stored() {
@@ -2792,13 +2928,14 @@ fn a_uuid_that_outlived_its_time_is_new() {
         ",
         expect![[r#"
             a1 <- news: message m1 'one' #1
-            answer: m1 'one' #1 duplicate
+            a1 <- news: message m1 'again' #2
+            answer: m1 'again' #2
         "#]],
     );
 }
 
 #[test]
-fn a_message_that_outlived_its_time_can_not_be_edited() {
+fn a_message_that_outlived_its_time_is_unknown_to_edits() {
     check(
         "
         ann connects a1 to news configured history ttl=60
@@ -2806,7 +2943,7 @@ fn a_message_that_outlived_its_time_can_not_be_edited() {
         60 seconds pass
         ? edit m1 in news 'won'
         ",
-        expect!["answer: m1 #2"],
+        expect!["answer: m1"],
     );
 }
 
@@ -3017,7 +3154,7 @@ fn a_user_that_is_dismissed_meanwhile_is_still_shown_the_batch() {
     );
 }
 
-// ---- Totals (protocol 13) ----
+// ---- Totals ----
 
 #[test]
 fn totals_count_messages_with_a_target_and_connections_they_went_to() {
@@ -3138,7 +3275,7 @@ fn what_has_nothing_to_do_with_each_other_shares_a_batch() {
     assert_eq!(pairs.into_iter().filter(|pair| !share_a_batch("", pair)).collect::<Vec<_>>(), NONE);
 }
 
-// ---- Histories that are read anew ----
+// ---- Batches and what comes of them ----
 
 #[test]
 fn a_message_posted_in_the_batch_of_a_deletion_does_not_keep_older_ones_away() {
@@ -3162,6 +3299,29 @@ fn an_answer_in_the_batch_of_a_deletion_shows_the_history_from_before_it_or_afte
     ");
     let answer = printed.last().unwrap();
     assert!(answer.contains("of ann: m1 'one' #1;") || answer.contains("of ann: m2 'two' #2;"), "{answer}");
+}
+
+#[test]
+fn a_floor_that_ended_is_not_there_again_after_a_restart() {
+    let another_comes = run("
+        ann connects a1 to news configured history
+        post to news 'one'
+        a1 unsubscribes from news
+        & ann connects a2 to news
+        restart
+        show floors @ann
+    ");
+    assert_eq!(another_comes.last().unwrap(), "floors of ann: news after #1");
+    let another_ends = run("
+        ann connects a1 to news configured history
+        ann connects a2 to news
+        a1 is dismissed
+        sweep
+        & a2 unsubscribes from news
+        restart
+        show floors @ann
+    ");
+    assert_eq!(another_ends.last().unwrap(), "no floors of ann");
 }
 
 // ---- Limits ----

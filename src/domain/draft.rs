@@ -185,18 +185,23 @@ impl<'a> Draft<'a> {
         self.events.len()
     }
 
-    /// What the log holds of a uuid, as the present operation has changed it.
+    /// What the log holds of a uuid, as the present operation has changed it; but for messages that
+    /// are past their time, which are gone though the log may not have been cleared of them yet.
     pub fn held(&self, router: &Router, channel: Option<&ChannelName>, uuid: Uuid) -> Option<Held> {
+        let settings = channel.and_then(|name| router.channel(name)).map(|channel| &channel.settings);
+        let over = settings.map_or(i64::MIN, |settings| settings.over_by(self.moment.micros()));
+        let held = self.still_held(router, channel, uuid);
+        held.filter(|held| !matches!(held, Held::Message(logged) if logged.committed <= over))
+    }
+
+    /// The same, with what is past its time: for taking it back.
+    pub fn still_held(&self, router: &Router, channel: Option<&ChannelName>, uuid: Uuid) -> Option<Held> {
         let key = (uuid, channel.cloned());
         if let Some(held) = self.changed.get(&key) {
             return Some(held.clone());
         }
         let in_memory = channel.and_then(|name| router.logged(name, uuid));
-        let held = in_memory.cloned().map(Held::Message).or_else(|| self.held.get(&key).cloned());
-        // What is past its time is gone, though the log may not have been cleared of it yet.
-        let settings = channel.and_then(|name| router.channel(name)).map(|channel| &channel.settings);
-        let over = settings.map_or(i64::MIN, |settings| settings.over_by(self.moment.micros()));
-        held.filter(|held| !matches!(held, Held::Message(logged) if logged.committed <= over))
+        in_memory.cloned().map(Held::Message).or_else(|| self.held.get(&key).cloned())
     }
 
     /// The present operation changes what the log holds of a uuid.

@@ -224,13 +224,16 @@ impl RecentFrames {
         });
     }
 
-    /// Forgets what was shown up to a time (microseconds since 1970).
+    /// Forgets messages and edits that were shown up to a time (microseconds since 1970).
     pub fn expire(&mut self, through: i64) {
-        while self.frames.front().is_some_and(|(_, at, _)| *at <= through) {
-            if let Some((.., oldest)) = self.frames.pop_front() {
-                self.bytes -= oldest.weight();
+        let bytes = &mut self.bytes;
+        self.frames.retain(|(_, at, frame)| {
+            let goes = *at <= through && frame.content_of().is_some();
+            if goes {
+                *bytes -= frame.weight();
             }
-        }
+            !goes
+        });
     }
 
     /// Forgets everything.

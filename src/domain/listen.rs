@@ -63,7 +63,9 @@ impl Router {
         for name in &connection.channels {
             let Some(channel) = self.channels.get_mut(name) else { continue };
             channel.members.attach(listener);
-            channel.recent.expire(channel.settings.over_by(moment.micros()));
+            if channel.settings.history_ttl.is_some() {
+                channel.recent.expire(channel.settings.over_by(moment.micros()));
+            }
             let frames = channel.recent.after(connection.seen);
             missed.extend(frames.filter(|frame| frame.admits(&connection.user)).cloned());
         }

@@ -636,6 +636,57 @@ impl Socket {
     }
 }
 
+/// A stream of server-sent events.
+pub struct Events {
+    response: reqwest::Response,
+    buffer: Vec<u8>,
+    /// The last `id:` that came, as a browser remembers it.
+    pub last_id: Option<String>,
+}
+
+impl Events {
+    /// Asks for a stream, or tells how it was refused.
+    pub async fn try_open(request: RequestBuilder) -> Result<Self, Answer> {
+        // A stream has no end; each wait is bounded on its own.
+        let sent = request.timeout(PATIENCE * 30).send();
+        let response = in_time("an answer", sent).await.expect("an answer");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        if status != 200 {
+            return Err(Answer { status, headers, text: response.text().await.expect("a body") });
+        }
+        Ok(Self { response, buffer: Vec::new(), last_id: None })
+    }
+
+    /// The lines of the next block; none at the end.
+    pub async fn block(&mut self) -> Option<Vec<String>> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|two| two == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                let text = String::from_utf8(block).expect("a text");
+                return Some(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect());
+            }
+            match in_time("a part of the stream", self.response.chunk()).await {
+                Ok(Some(chunk)) => self.buffer.extend(chunk),
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// The array in the next event; none at the end. What is no event is passed over.
+    pub async fn array(&mut self) -> Option<Vec<Value>> {
+        loop {
+            let block = self.block().await?;
+            let field = |name: &str| block.iter().find_map(|line| line.strip_prefix(name));
+            if let Some(id) = field("id: ") {
+                self.last_id = Some(id.to_owned());
+            }
+            if let Some(data) = field("data: ") {
+                return Some(serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {data}")));
+            }
+        }
+    }
+}
+
 /// Polls one after the other.
 pub struct Polls {
     client: Client,

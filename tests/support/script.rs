@@ -31,6 +31,8 @@
 
 #![allow(dead_code)] // each test file is a crate of its own and uses its part of this
 
+#[path = "script/model.rs"]
+pub mod model;
 #[path = "script/server.rs"]
 pub mod server;
 #[path = "script/step.rs"]

@@ -57,7 +57,7 @@ fn decide_one(deletion: &DeleteOne, router: &Router, draft: &mut Draft) -> Resul
         return Ok(None);
     }
     touch(channel, &deletion.audience, deletion.uuid, draft)?;
-    let held = draft.held(router, channel, deletion.uuid);
+    let held = draft.still_held(router, channel, deletion.uuid);
     let logs = channel.is_some_and(|name| router.channel(name).is_some_and(|channel| channel.settings.logs()));
     let position = (logs || held.is_some()).then(|| draft.next_position());
     let (original, about, audience) = match &held {

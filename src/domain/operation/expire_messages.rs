@@ -1,6 +1,7 @@
 //! Expiring messages: those that are older than their channel keeps them.
 
 use super::contract::Operation;
+use crate::domain::channel::Channel;
 use crate::domain::draft::{Draft, Key, Touch, Undecided};
 use crate::domain::event::Event;
 use crate::domain::names::ChannelName;
@@ -25,14 +26,20 @@ impl Operation for ExpireMessages {
         for name in &self.channels {
             let Some(channel) = router.channel(name) else { continue };
             if channel.settings.history_ttl.is_some() {
-                draft.touch(Key::Channel(name.clone()), Touch::Exclusive)?;
-                let through = channel.settings.over_by(draft.moment().micros());
-                draft.add(Event::ChannelExpired { channel: name.clone(), through });
-                draft.reload(name);
+                expire(name, channel, draft)?;
             }
         }
         Ok(())
     }
 
     fn outcome(self, _router: &Router, _moment: Moment) {}
+}
+
+/// Takes from a channel's log what is past its time.
+pub(super) fn expire(name: &ChannelName, channel: &Channel, draft: &mut Draft) -> Result<(), Undecided> {
+    draft.touch(Key::Channel(name.clone()), Touch::Exclusive)?;
+    let through = channel.settings.over_by(draft.moment().micros());
+    draft.add(Event::ChannelExpired { channel: name.clone(), through });
+    draft.reload(name);
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::contract::Operation;
+use super::expire_messages::expire;
 use crate::domain::draft::{Draft, Held, Key, Touch, Undecided};
 use crate::domain::event::Event;
 use crate::domain::message::{Audience, Message};
@@ -112,6 +113,13 @@ fn decide_one(one: &PostOne, router: &Router, draft: &mut Draft) -> Result<Optio
     if !logs || message.no_history {
         draft.add(Event::Posted { position: None, message: message.clone(), inboxes });
         return Ok(Some(Posted { message: message.clone(), position: None, duplicate: false }));
+    }
+    if let (true, Some(name)) = (one.uuid_given, &message.channel)
+        && let Some(Held::Message(_)) = draft.still_held(router, Some(name), message.uuid)
+        && let Some(channel) = router.channel(name)
+    {
+        // It was said before, but its time is over: the log has each uuid once.
+        expire(name, channel, draft)?;
     }
     let position = draft.next_position();
     if one.uuid_given {

@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::step::{Request, Said, Show, State, Step};
 use super::store::Store;
 use super::text::{
-    SOMEBODY, clock, connected_text, deleted_text, edited_text, frame_text, join, posted_text, profile_text,
+    SOMEBODY, clock, connected_text, deleted_text, edited_text, frame_text, join, labelled, posted_text, profile_text,
     settings_text, state_report_text, subscribed_text, unsubscribed_text, user, uuid, view_text,
 };
 
@@ -141,7 +141,7 @@ impl Server {
     fn listen(&mut self, id: ConnectionId) {
         self.depart(id, Departure::Lost);
         let slot = self.listeners.iter().position(Option::is_none).unwrap_or(self.listeners.len());
-        let Some(missed) = self.router.attach(id, ListenerId(slot as u32)) else {
+        let Some(missed) = self.router.attach(id, ListenerId(slot as u32), self.moment()) else {
             return self.shown.push((vec![id], "unknown".to_owned()));
         };
         self.listeners.resize(self.listeners.len().max(slot + 1), None);
@@ -169,7 +169,7 @@ impl Server {
         self.router.detach(id, listener, seen, how, self.moment());
     }
 
-    /// Starts anew on the same store, as the hub does.
+    /// Starts anew on the same store, as the hub does, but without recalling what listeners missed.
     fn restart(&mut self) {
         self.started = self.now;
         self.listeners.clear();
@@ -417,7 +417,10 @@ impl Server {
                         if floor.left.is_some() { " (left)" } else { "" }
                     )
                 };
-                format!("floors of {name}: {}", join(floors.iter().map(text)))
+                match floors.is_empty() {
+                    true => format!("no floors of {name}"),
+                    false => labelled(&format!("floors of {name}:"), floors.iter().map(text)),
+                }
             }
             Show::Totals => {
                 let totals = self.router.totals();

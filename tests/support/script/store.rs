@@ -74,7 +74,7 @@ impl Entry {
 /// When its kind is written.
 fn turn(event: &Event) -> usize {
     match event {
-        Event::ChannelTrimmed { .. } | Event::InboxTrimmed { .. } => 0,
+        Event::ChannelTrimmed { .. } | Event::ChannelExpired { .. } | Event::InboxTrimmed { .. } => 0,
         Event::ChannelKept { .. } => 1,
         Event::UserKept { .. } => 2,
         Event::ConnectionOpened { .. } => 3,
@@ -192,6 +192,15 @@ impl Store {
                 assert!(self.find(uuid, channel.as_ref()).is_none(), "a deletion leaves nothing: {deletion:?}");
                 self.log.push(Entry { position, uuid, channel, inboxes, kind: Kind::Deletion { about: *about } });
             }
+            Event::ChannelExpired { channel, through } => {
+                let mine = |entry: &&Entry| entry.channel.as_ref() == Some(channel);
+                let is_over = |entry: &&Entry| matches!(&entry.kind, Kind::Message(old) if old.committed <= *through);
+                let last = self.log.iter().filter(mine).filter(is_over).map(|entry| entry.position).max();
+                let messages = self.log.iter().filter(mine).filter(is_over).map(|entry| entry.uuid);
+                let (last, messages) = (last.unwrap_or_default(), messages.collect::<Vec<_>>());
+                let is_edit = |entry: &Entry| matches!(entry.kind, Kind::Edit) && messages.contains(&entry.uuid);
+                self.log.retain(|entry| !mine(&entry) || entry.position > last && !is_edit(entry));
+            }
             Event::ChannelTrimmed { channel, keep } => {
                 for position in self.past(*keep, |entry| entry.channel.as_ref() == Some(channel)) {
                     self.log.retain(|entry| entry.position != position);
@@ -231,7 +240,7 @@ impl Store {
 
     fn find(&self, uuid: Uuid, channel: Option<&ChannelName>) -> Option<&Entry> {
         let here = |entry: &&Entry| entry.uuid == uuid && entry.channel.as_ref() == channel;
-        self.log.iter().filter(here).find(|entry| !matches!(entry.kind, Kind::Edit))
+        self.log.iter().filter(here).rfind(|entry| !matches!(entry.kind, Kind::Edit))
     }
 
     /// All that is older than the newest messages to keep, with the edits of these, and deletions
