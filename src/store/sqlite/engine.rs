@@ -1,0 +1,339 @@
+//! The engine: opening and owning the file, and what the rest of the server asks of it.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::NaiveDateTime;
+use hashbrown::{HashMap, HashSet};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection, query, query_scalar};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use super::read::{read_channels, read_connections, read_held, read_users};
+use super::replay::{read_holding, read_replay};
+use super::values::{channel_name, epoch_of, list, username};
+use super::write::write;
+use crate::domain::channel::Channel;
+use crate::domain::draft::HeldByUuid;
+use crate::domain::names::{ChannelName, ConnectionId, Username};
+use crate::domain::position::{Numbering, Position};
+use crate::domain::replay::Doubt;
+use crate::domain::timestamp::from_micros;
+use crate::domain::user::User;
+use crate::store::contract::{
+    Batch, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreTotals, StoredConnection, Synchronous,
+};
+use crate::store::migrate;
+
+mod migrations {
+    #![allow(missing_docs)]
+    refinery::embed_migrations!("migrations/sqlite");
+}
+
+/// Connections that read beside the writer.
+const READERS: u32 = 3;
+/// How long a statement waits for another process (a backup, a shell) before it fails.
+const BUSY: Duration = Duration::from_secs(5);
+/// Statements that each connection keeps prepared: more than there are.
+const PREPARED: usize = 64;
+
+/// See the module.
+pub struct SqliteStore {
+    options: SqliteConnectOptions,
+    /// None after a commit failed: whoever settles it opens a new one.
+    writer: Mutex<Option<SqliteConnection>>,
+    readers: SqlitePool,
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens or creates the file that a URL like `sqlite://channelstream.db` names.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] with a sentence for the operator.
+    pub async fn open(url: &str, synchronous: Synchronous) -> Result<(Self, Start), StoreError> {
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|error| StoreError::Unusable(format!("`database_url` is not a SQLite URL: {error}")))?;
+        let path = options.get_filename();
+        let in_memory = ["mode=memory", ":memory:"].iter().any(|memory| url.contains(memory));
+        if in_memory || path.as_os_str().is_empty() || path.to_string_lossy().starts_with("file:") {
+            return Err(StoreError::Unusable("`database_url` must name a file: sqlite://FILE".to_owned()));
+        }
+        let path = create_private(path)?;
+        let lock = own(&path)?;
+        let options = options
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(false)
+            .busy_timeout(BUSY)
+            .statement_cache_capacity(PREPARED)
+            .disable_statement_logging();
+        let unusable = |error: sqlx::Error| {
+            StoreError::Unusable(format!("the database {} cannot be opened: {error}", path.display()))
+        };
+        let mut writer = options.connect().await.map_err(unusable)?;
+        migrate::sqlite(&mut writer, migrations::migrations::runner()).await?;
+        // That the file is in use must be on the disk before anything else is.
+        let start = take_over(&mut writer, synchronous).await.map_err(unusable)?;
+        let options = match synchronous {
+            Synchronous::Full => options,
+            Synchronous::Normal => options.synchronous(SqliteSynchronous::Normal),
+        };
+        writer.close().await.map_err(unusable)?;
+        let writer = options.connect().await.map_err(unusable)?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(BUSY)
+            .connect_with(options.clone().create_if_missing(false).pragma("query_only", "1"))
+            .await
+            .map_err(unusable)?;
+        Ok((Self { options, writer: Mutex::new(Some(writer)), readers, _lock: lock }, start))
+    }
+}
+
+/// Makes the file, if it is not there, readable by nobody else: it holds what users say.
+/// Gives its real path, whatever links lead to it.
+fn create_private(path: &Path) -> Result<PathBuf, StoreError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let made = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    made.and_then(|_| path.canonicalize()).map_err(|error| {
+        StoreError::Unusable(format!("{} cannot be written: {error}; see `database_url`", path.display()))
+    })
+}
+
+/// Becomes the one owner of the file for as long as the lock lives.
+fn own(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-owner");
+    let name = PathBuf::from(name);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&name).map_err(|error| {
+        StoreError::Unusable(format!("{} cannot be written: {error}; see `database_url`", name.display()))
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
+            "another server is using the database {}: stop it, or give this one a `database_url` of its own",
+            path.display()
+        ))),
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(StoreError::Unusable(format!("{} cannot be locked: {error}", name.display())))
+        }
+    }
+}
+
+/// What `meta.clean` says besides 1, a good end: in use, or in use without full sync, so that a
+/// power cut may take commits back.
+const IN_USE: i64 = 0;
+const IN_USE_UNSAFE: i64 = 2;
+
+/// Reads where the log stands, and notes that it is in use. A new numbering begins with a new
+/// store, and where a power cut may have taken commits whose cursors were given out.
+async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous) -> sqlx::Result<Start> {
+    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+    query!("INSERT INTO meta (id, head, last_batch, clean) VALUES (1, 0, x'', 1) ON CONFLICT DO NOTHING")
+        .execute(&mut *transaction)
+        .await?;
+    let meta = query!("SELECT head, clean FROM meta WHERE id = 1").fetch_one(&mut *transaction).await?;
+    let latest = query_scalar!("SELECT committed FROM log ORDER BY position DESC LIMIT 1")
+        .fetch_optional(&mut *transaction)
+        .await?;
+    let newest =
+        query_scalar!("SELECT id FROM epochs ORDER BY number DESC LIMIT 1").fetch_optional(&mut *transaction).await?;
+    let doubtful = meta.clean == IN_USE_UNSAFE;
+    let epoch = match newest {
+        Some(id) if !doubtful => id,
+        _ => {
+            let id = Uuid::new_v4().simple().to_string()[..8].to_owned();
+            query!("INSERT INTO epochs (id, after) VALUES (?1, ?2)", id, meta.head).execute(&mut *transaction).await?;
+            id
+        }
+    };
+    let in_use = match synchronous {
+        Synchronous::Full => IN_USE,
+        Synchronous::Normal => IN_USE_UNSAFE,
+    };
+    query!("UPDATE meta SET clean = ?1 WHERE id = 1", in_use).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    let epochs = query!("SELECT id, after FROM epochs ORDER BY number").fetch_all(&mut *writer).await?;
+    let epochs = epochs.into_iter().map(|row| Ok((epoch_of(&row.id)?, Position(row.after as u64))));
+    let numbering = Numbering::new(epochs.collect::<sqlx::Result<_>>()?);
+    let (head, latest) = (Position(meta.head as u64), from_micros(latest.unwrap_or_default()));
+    Ok(Start { epoch: epoch_of(&epoch)?, head, latest, numbering })
+}
+
+/// Whether the engine refused the data, so that trying again is useless.
+fn classify(error: sqlx::Error) -> StoreError {
+    const CONSTRAINT: &str = "19";
+    const TOO_BIG: &str = "18";
+    const MISMATCH: &str = "20";
+    let refused = match &error {
+        // Only the head's row is asked for in a way that fails if it is not there.
+        sqlx::Error::RowNotFound => return StoreError::NotOurs,
+        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
+            let primary = code.parse::<u32>().map_or(code.to_string(), |code| (code & 0xff).to_string());
+            [CONSTRAINT, TOO_BIG, MISMATCH].contains(&primary.as_str())
+        }),
+        sqlx::Error::Encode(_) => true,
+        _ => false,
+    };
+    if refused { StoreError::Refused(error.to_string()) } else { StoreError::Unavailable(error.to_string()) }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut held = self.writer.lock().await;
+        let Some(mut writer) = held.take() else {
+            return Err(StoreError::Unavailable("the last commit is not settled".to_owned()));
+        };
+        match write(&mut writer, batch).await.map_err(classify) {
+            Ok(()) => {
+                *held = Some(writer);
+                Ok(())
+            }
+            // Refused statements leave the connection as good as before: the transaction is undone.
+            Err(refused @ StoreError::Refused(_)) => {
+                *held = Some(writer);
+                Err(refused)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn settle(&self, batch: Uuid) -> Result<bool, StoreError> {
+        let mut held = self.writer.lock().await;
+        if held.is_none() {
+            *held = Some(self.options.connect().await.map_err(classify)?);
+        }
+        let Some(writer) = held.as_mut() else { return Ok(false) };
+        // A commit that was given up may still be on its way: its lock is waited for.
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(classify)?;
+        let last = query_scalar!("SELECT last_batch FROM meta WHERE id = 1").fetch_one(&mut *transaction).await;
+        transaction.rollback().await.map_err(classify)?;
+        Ok(last.map_err(classify)? == batch.as_bytes())
+    }
+
+    async fn channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError> {
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let names = list(names.iter().map(ChannelName::as_str));
+        read_channels(&self.readers, &names).await.map_err(classify)
+    }
+
+    async fn users(&self, names: &HashSet<Username>) -> Result<HashMap<Username, User>, StoreError> {
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let names = list(names.iter().map(Username::as_str));
+        read_users(&self.readers, &names).await.map_err(classify)
+    }
+
+    async fn held(&self, uuids: &HashSet<Uuid>) -> Result<HeldByUuid, StoreError> {
+        if uuids.is_empty() {
+            return Ok(HeldByUuid::new());
+        }
+        let uuids = list(uuids.iter().map(|uuid| uuid.simple().to_string()));
+        read_held(&self.readers, &uuids).await.map_err(classify)
+    }
+
+    async fn replay(&self, asked: &ReplayQuery<'_>) -> Result<ReplayPage, StoreError> {
+        read_replay(&self.readers, asked).await.map_err(classify)
+    }
+
+    async fn holding(&self, user: &Username, doubts: &[Doubt]) -> Result<Vec<Doubt>, StoreError> {
+        if doubts.is_empty() {
+            return Ok(Vec::new());
+        }
+        read_holding(&self.readers, user.as_str(), doubts).await.map_err(classify)
+    }
+
+    async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError> {
+        let rows = query!(
+            r#"SELECT id AS "id!", name FROM channels WHERE deleted IS NULL AND id > ?1 ORDER BY id LIMIT ?2"#,
+            after,
+            limit
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(classify)?;
+        rows.iter().map(|row| Ok((row.id, channel_name(&row.name).map_err(classify)?))).collect()
+    }
+
+    async fn connections(&self) -> Result<Vec<StoredConnection>, StoreError> {
+        read_connections(&self.readers).await.map_err(classify)
+    }
+
+    async fn note_seen(&self, seen: &[(ConnectionId, Position)]) -> Result<(), StoreError> {
+        let seen = list(seen.iter().map(|(id, position)| (id.0.simple().to_string(), position.0)));
+        let mut held = self.writer.lock().await;
+        let Some(writer) = held.as_mut() else {
+            return Err(StoreError::Unavailable("the last commit is not settled".to_owned()));
+        };
+        query!(
+            "UPDATE connections SET head = value ->> 1 FROM json_each(?1) WHERE connections.id = unhex(value ->> 0)",
+            seen
+        )
+        .execute(writer)
+        .await
+        .map_err(classify)?;
+        Ok(())
+    }
+
+    async fn expired_channels(&self, at: NaiveDateTime, limit: u32) -> Result<Vec<ChannelName>, StoreError> {
+        let at = at.and_utc().timestamp_micros();
+        let names = query_scalar!(
+            "SELECT name FROM channels
+             WHERE history_ttl IS NOT NULL AND deleted IS NULL
+               AND (SELECT committed FROM log WHERE channel = channels.id ORDER BY position LIMIT 1)
+                   <= ?1 - history_ttl * 1000000
+             LIMIT ?2",
+            at,
+            limit
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(classify)?;
+        names.iter().map(|name| channel_name(name).map_err(classify)).collect()
+    }
+
+    async fn idle_users(&self, since: NaiveDateTime, limit: u32) -> Result<Vec<Username>, StoreError> {
+        let since = since.and_utc().timestamp_micros();
+        let names = query_scalar!(
+            "SELECT name FROM users
+             WHERE last_active <= ?1 AND NOT EXISTS (SELECT 1 FROM connections WHERE connections.user = users.id)
+             ORDER BY last_active LIMIT ?2",
+            since,
+            limit
+        )
+        .fetch_all(&self.readers)
+        .await
+        .map_err(classify)?;
+        names.iter().map(|name| username(name).map_err(classify)).collect()
+    }
+
+    async fn totals(&self) -> Result<StoreTotals, StoreError> {
+        let row = query!(
+            r#"SELECT (SELECT count(*) FROM channels WHERE deleted IS NULL) AS "channels!: i64",
+                   (SELECT count(*) FROM users) AS "users!: i64""#
+        )
+        .fetch_one(&self.readers)
+        .await
+        .map_err(classify)?;
+        Ok(StoreTotals { channels: row.channels as u64, users: row.users as u64 })
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.readers.close().await;
+        let Some(mut writer) = self.writer.lock().await.take() else { return Ok(()) };
+        query!("UPDATE meta SET clean = 1 WHERE id = 1").execute(&mut writer).await.map_err(classify)?;
+        writer.close().await.map_err(classify)
+    }
+}

@@ -1,0 +1,249 @@
+//! Reading what memory lacks.
+
+use hashbrown::HashMap;
+use serde_json::value::RawValue;
+use sqlx::query;
+use sqlx::sqlite::SqlitePool;
+
+use super::values::{channel_name, corrupt, list, username, uuid_of};
+use crate::domain::channel::{Channel, Logged, Retained};
+use crate::domain::draft::{Held, HeldByUuid};
+use crate::domain::message::Message;
+use crate::domain::names::{ChannelName, ConnectionId, Username};
+use crate::domain::position::Position;
+use crate::domain::settings::ChannelSettings;
+use crate::domain::state::Profile;
+use crate::domain::timestamp::{Timestamp, from_micros};
+use crate::domain::user::{Floor, User};
+use crate::json;
+use crate::store::contract::StoredConnection;
+
+fn settings_of(flags: [i64; 5], history_size: i64, replay_size: i64, history_ttl: Option<i64>) -> ChannelSettings {
+    let [notify_presence, store_history, user_lists, notify_state, store_frames] = flags.map(|flag| flag != 0);
+    ChannelSettings {
+        notify_presence,
+        store_history,
+        history_size: history_size as u32,
+        broadcast_presence_with_user_lists: user_lists,
+        notify_state,
+        store_frames,
+        replay_size: replay_size as u32,
+        history_ttl: history_ttl.map(|seconds| seconds as u32),
+    }
+}
+
+/// A log entry of a message as it was read.
+pub(super) struct MessageRow {
+    pub(super) position: i64,
+    pub(super) edit: Option<i64>,
+    pub(super) uuid: Vec<u8>,
+    pub(super) sender: Option<String>,
+    pub(super) timestamp: Option<String>,
+    pub(super) edited: Option<String>,
+    pub(super) audience: Option<String>,
+    pub(super) body: Option<String>,
+    pub(super) committed: i64,
+}
+
+impl MessageRow {
+    pub(super) fn logged(self, channel: Option<ChannelName>) -> sqlx::Result<Logged> {
+        let time = |text: &str| Timestamp::parse(text).ok_or_else(|| corrupt("timestamp"));
+        let body = self.body.map(RawValue::from_string).transpose().map_err(|_| corrupt("body"))?;
+        let message = Message {
+            uuid: uuid_of(&self.uuid)?,
+            channel,
+            sender: username(self.sender.as_deref().unwrap_or_default())?,
+            body: body.map(Into::into),
+            timestamp: time(self.timestamp.as_deref().unwrap_or_default())?,
+            edited: self.edited.as_deref().map(time).transpose()?,
+            audience: json::audience_from_text(self.audience.as_deref()).ok_or_else(|| corrupt("audience"))?,
+            no_history: false,
+        };
+        Ok(Logged {
+            position: Position(self.position as u64),
+            edit: self.edit.map(|edit| Position(edit as u64)),
+            committed: self.committed,
+            message: message.into(),
+        })
+    }
+}
+
+pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<ChannelName, Channel>> {
+    let mut transaction = readers.begin().await?;
+    let rows = query!(
+        r#"SELECT id AS "id!", name, uuid, notify_presence, store_history, history_size, broadcast_presence_with_user_lists,
+               notify_state, store_frames, replay_size, history_ttl,
+               max(last_active, coalesce(
+                   (SELECT committed FROM log WHERE channel = channels.id ORDER BY position DESC LIMIT 1), 0))
+                   AS "last_active!: i64",
+               (SELECT count(*) FROM log WHERE channel = channels.id AND kind = 0) AS "messages!: i64",
+               (SELECT count(*) FROM log WHERE channel = channels.id AND kind = 2) AS "deletions!: i64"
+           FROM channels WHERE deleted IS NULL AND name IN (SELECT value FROM json_each(?1))"#,
+        names
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let mut channels = HashMap::with_capacity(rows.len());
+    let mut names_by_id = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let flags = [
+            row.notify_presence,
+            row.store_history,
+            row.broadcast_presence_with_user_lists,
+            row.notify_state,
+            row.store_frames,
+        ];
+        let settings = settings_of(flags, row.history_size, row.replay_size, row.history_ttl);
+        let mut channel = Channel::new(uuid_of(&row.uuid)?, settings, from_micros(row.last_active));
+        channel.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
+        let name = channel_name(&row.name)?;
+        if channel.retained.messages > 0 {
+            names_by_id.insert(row.id, name.clone());
+        }
+        channels.insert(name, channel);
+    }
+    let with_history = list(names_by_id.keys());
+    if !names_by_id.is_empty() {
+        let rows = query!(
+            r#"SELECT l.channel AS "channel!: i64", l.position AS "position!: i64", l.edit, l.uuid AS "uuid!: Vec<u8>",
+                   l.sender, l.timestamp, l.edited, l.audience, l.body, l.committed AS "committed!: i64"
+               FROM (SELECT position, channel,
+                         row_number() OVER (PARTITION BY channel ORDER BY position DESC) AS age
+                     FROM log WHERE kind = 0 AND channel IN (SELECT value FROM json_each(?1))) AS newest
+               JOIN channels ON channels.id = newest.channel
+               JOIN log AS l ON l.position = newest.position
+               WHERE newest.age <= channels.history_size
+               ORDER BY l.position"#,
+            with_history
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        for row in rows {
+            let Some(name) = names_by_id.get(&row.channel) else { continue };
+            let message = MessageRow {
+                position: row.position,
+                edit: row.edit,
+                uuid: row.uuid,
+                sender: row.sender,
+                timestamp: row.timestamp,
+                edited: row.edited,
+                audience: row.audience,
+                body: row.body,
+                committed: row.committed,
+            };
+            if let Some(channel) = channels.get_mut(name) {
+                channel.history.push(message.logged(Some(name.clone()))?);
+                channel.cut_history();
+            }
+        }
+    }
+    Ok(channels)
+}
+
+pub(super) async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<Username, User>> {
+    let mut transaction = readers.begin().await?;
+    let rows = query!(
+        r#"SELECT name, uuid, state, public_keys, created, last_active,
+               (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
+                WHERE inbox.user = users.id AND log.kind = 0) AS "messages!: i64",
+               (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
+                WHERE inbox.user = users.id AND log.kind = 2) AS "deletions!: i64"
+           FROM users WHERE name IN (SELECT value FROM json_each(?1))"#,
+        names
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let mut users = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let state = json::state_from_text(&row.state).ok_or_else(|| corrupt("state"))?;
+        let public_keys =
+            json::public_keys_from_text(&row.public_keys).ok_or_else(|| corrupt("list of public keys"))?;
+        let profile = Profile::new(state, public_keys);
+        let mut user = User::new(uuid_of(&row.uuid)?, profile, from_micros(row.last_active));
+        user.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
+        user.created = Position(row.created as u64);
+        users.insert(username(&row.name)?, user);
+    }
+    let rows = query!(
+        r#"SELECT users.name AS user, channels.name AS channel, memberships.floor, memberships."left"
+           FROM users JOIN memberships ON memberships.user = users.id JOIN channels ON channels.id = memberships.channel
+           WHERE users.name IN (SELECT value FROM json_each(?1))"#,
+        names
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for row in rows {
+        if let Some(user) = users.get_mut(&username(&row.user)?) {
+            let floor = Floor { position: Position(row.floor as u64), left: row.left.map(from_micros) };
+            user.floors.insert(channel_name(&row.channel)?, floor);
+        }
+    }
+    Ok(users)
+}
+
+pub(super) async fn read_held(readers: &SqlitePool, uuids: &str) -> sqlx::Result<HeldByUuid> {
+    let rows = query!(
+        r#"SELECT l.position, l.kind, l.about, l.edit, l.uuid, l.sender, l.timestamp, l.edited, l.audience, l.body, l.committed,
+               channels.name AS "channel?"
+           FROM log AS l LEFT JOIN channels ON channels.id = l.channel
+           WHERE l.kind IN (0, 2) AND l.uuid IN (SELECT unhex(value) FROM json_each(?1))
+           ORDER BY l.position"#,
+        uuids
+    )
+    .fetch_all(readers)
+    .await?;
+    let mut held = HeldByUuid::with_capacity(rows.len());
+    for row in rows {
+        let channel = row.channel.as_deref().map(channel_name).transpose()?;
+        let key = (uuid_of(&row.uuid)?, channel.clone());
+        let entry = if row.kind == 0 {
+            let message = MessageRow {
+                position: row.position,
+                edit: row.edit,
+                uuid: row.uuid,
+                sender: row.sender,
+                timestamp: row.timestamp,
+                edited: row.edited,
+                audience: row.audience,
+                body: row.body,
+                committed: row.committed,
+            };
+            Held::Message(message.logged(channel)?)
+        } else {
+            let about = row.about.map(|about| Position(about as u64));
+            Held::Deletion { position: Position(row.position as u64), about }
+        };
+        held.insert(key, entry);
+    }
+    Ok(held)
+}
+
+pub(super) async fn read_connections(readers: &SqlitePool) -> sqlx::Result<Vec<StoredConnection>> {
+    let mut transaction = readers.begin().await?;
+    let rows = query!(
+        r#"SELECT connections.id, connections.head, users.name FROM connections JOIN users ON users.id = connections.user
+           ORDER BY connections.opened"#
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let mut connections = Vec::with_capacity(rows.len());
+    let mut index = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let id = ConnectionId(uuid_of(&row.id)?);
+        index.insert(id, connections.len());
+        let head = Position(row.head as u64);
+        connections.push(StoredConnection { id, user: username(&row.name)?, channels: Vec::new(), head });
+    }
+    let rows = query!(
+        r#"SELECT subscriptions.connection, channels.name
+           FROM subscriptions JOIN channels ON channels.id = subscriptions.channel"#
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for row in rows {
+        if let Some(index) = index.get(&ConnectionId(uuid_of(&row.connection)?)) {
+            connections[*index].channels.push(channel_name(&row.name)?);
+        }
+    }
+    Ok(connections)
+}

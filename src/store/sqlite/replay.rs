@@ -1,0 +1,140 @@
+//! Reading what a listener has missed.
+
+use sqlx::sqlite::SqlitePool;
+use sqlx::{query, query_scalar};
+
+use super::read::MessageRow;
+use super::values::{channel_name, corrupt, list, uuid_of};
+use crate::domain::frame::Frame;
+use crate::domain::message::{Audience, Deletion, Edit, Message};
+use crate::domain::names::ChannelName;
+use crate::domain::position::Position;
+use crate::domain::replay::Doubt;
+use crate::json;
+use crate::store::contract::{ReplayPage, ReplayQuery};
+
+pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -> sqlx::Result<ReplayPage> {
+    let mut transaction = readers.begin().await?;
+    let scopes = list(asked.channels.iter().map(|(name, from)| (name.as_str(), from.0)));
+    let (user, inbox) = (asked.user.as_str(), asked.inbox.0 as i64);
+    let (after, through) = (asked.after.0 as i64, asked.through.0 as i64);
+    let at = asked.at.and_utc().timestamp_micros();
+    let rows = query!(
+        r#"WITH found AS (
+             SELECT l.position
+             FROM json_each(?1) AS scope
+             JOIN channels ON channels.name = scope.value ->> 0
+             JOIN log AS l ON l.channel = channels.id
+             WHERE l.position > max(scope.value ->> 1, ?2) AND l.position <= ?3
+               AND NOT (l.kind IN (1, 2) AND coalesce(l.about > scope.value ->> 1, 0))
+               AND (channels.history_ttl IS NULL OR l.committed > ?4 - channels.history_ttl * 1000000)
+             UNION ALL
+             SELECT l.position
+             FROM users JOIN inbox ON inbox.user = users.id JOIN log AS l ON l.position = inbox.position
+             WHERE users.name = ?5 AND inbox.position > max(?6, ?2) AND inbox.position <= ?3
+               AND NOT (l.kind IN (1, 2) AND coalesce(l.about > ?6, 0))
+             ORDER BY 1 LIMIT ?7
+           )
+           SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.uuid AS "uuid!: Vec<u8>",
+               channels.name AS "channel?", coalesce(m.sender, l.sender) AS "sender?: String",
+               coalesce(m.timestamp, l.timestamp) AS "timestamp?: String", coalesce(m.edited, l.edited) AS "edited?: String",
+               coalesce(m.audience, l.audience) AS "audience?: String", coalesce(m.body, l.body) AS "body?: String",
+               l.committed AS "committed!: i64"
+           FROM found JOIN log AS l ON l.position = found.position
+           LEFT JOIN log AS m ON l.kind = 1 AND m.position = l.about
+           LEFT JOIN channels ON channels.id = l.channel
+           ORDER BY l.position"#,
+        scopes,
+        after,
+        through,
+        at,
+        user,
+        inbox,
+        asked.limit
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let mut page = ReplayPage::default();
+    for row in rows {
+        let channel = row.channel.as_deref().map(channel_name).transpose()?;
+        let position = Some(Position(row.position as u64));
+        page.frames.push(if row.kind == 2 {
+            let audience = json::audience_from_text(row.audience.as_deref()).ok_or_else(|| corrupt("audience"))?;
+            let uuid = uuid_of(&row.uuid)?;
+            let deletion = Deletion { uuid, channel, audience: Audience::default(), no_history: false };
+            Frame::Deletion { position, deletion: deletion.into(), audience: audience.into() }
+        } else {
+            let is_edit = row.kind == 1;
+            let message = MessageRow {
+                position: row.position,
+                edit: None,
+                uuid: row.uuid,
+                sender: row.sender,
+                timestamp: row.timestamp,
+                edited: row.edited,
+                audience: row.audience,
+                body: row.body,
+                committed: row.committed,
+            }
+            .logged(channel)?
+            .message;
+            if is_edit { edit_frame(position, &message) } else { Frame::Message { position, message } }
+        });
+    }
+    let rows = query!(
+        r#"SELECT channels.name, max(channels.trimmed, coalesce(
+               (SELECT max(l.position) FROM log AS l
+                WHERE channels.history_ttl IS NOT NULL AND l.channel = channels.id AND l.committed <= ?2 - channels.history_ttl * 1000000), 0)) AS "trimmed!: i64"
+           FROM json_each(?1) AS scope JOIN channels ON channels.name = scope.value ->> 0"#,
+        scopes,
+        at
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for row in rows {
+        page.trimmed.push((Some(channel_name(&row.name)?), Position(row.trimmed as u64)));
+    }
+    let trimmed =
+        query_scalar!("SELECT trimmed FROM users WHERE name = ?1", user).fetch_optional(&mut *transaction).await?;
+    page.trimmed.push((None, Position(trimmed.unwrap_or_default() as u64)));
+    Ok(page)
+}
+
+/// An edit as it is shown late: all that the message says now.
+fn edit_frame(position: Option<Position>, message: &Message) -> Frame {
+    let edit = Edit {
+        uuid: message.uuid,
+        channel: message.channel.clone(),
+        sender: Some(message.sender.clone()),
+        body: message.body.clone(),
+        timestamp: Some(message.timestamp),
+        edited: message.edited.unwrap_or(message.timestamp),
+        audience: Audience::default(),
+        no_history: false,
+    };
+    Frame::Edit { position, edit: edit.into(), audience: message.audience.clone().into() }
+}
+
+pub(super) async fn read_holding(readers: &SqlitePool, user: &str, doubts: &[Doubt]) -> sqlx::Result<Vec<Doubt>> {
+    let asked = list(doubts.iter().enumerate().map(|(index, doubt)| {
+        (index, doubt.channel.as_ref().map(ChannelName::as_str), doubt.after.0, doubt.through.0)
+    }));
+    let rows = query_scalar!(
+        r#"SELECT doubt.value ->> 0 AS "index!: i64"
+           FROM json_each(?1) AS doubt LEFT JOIN channels ON channels.name = doubt.value ->> 1
+           JOIN users ON users.name = ?2
+           WHERE CASE WHEN doubt.value ->> 1 IS NULL
+             THEN users.trimmed > doubt.value ->> 2 AND users.trimmed <= doubt.value ->> 3
+               OR EXISTS (SELECT 1 FROM inbox WHERE inbox.user = users.id
+                          AND inbox.position > doubt.value ->> 2 AND inbox.position <= doubt.value ->> 3)
+             ELSE channels.trimmed > doubt.value ->> 2 AND channels.trimmed <= doubt.value ->> 3
+               OR EXISTS (SELECT 1 FROM log WHERE log.channel = channels.id
+                          AND log.position > doubt.value ->> 2 AND log.position <= doubt.value ->> 3)
+             END"#,
+        asked,
+        user
+    )
+    .fetch_all(readers)
+    .await?;
+    Ok(rows.into_iter().filter_map(|index| doubts.get(index as usize).cloned()).collect())
+}

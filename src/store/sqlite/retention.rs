@@ -1,0 +1,166 @@
+//! What leaves the log: past retention, past its time, or with its user. Notes how far that goes,
+//! so that no gap is silent.
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{query, query_scalar};
+
+use super::values::list;
+
+/// Drops what is older than the newest entries of each channel, and notes how far that goes.
+pub(super) async fn trim_channels(connection: &mut SqliteConnection, trims: &str) -> sqlx::Result<()> {
+    let channels = query!(
+        r#"SELECT channels.id AS "id!: i64", value ->> 1 AS "messages!: i64", value ->> 2 AS "deletions!: i64"
+           FROM json_each(?1) JOIN channels ON channels.name = value ->> 0"#,
+        trims
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for keep in channels {
+        let channel = query!(
+            r#"SELECT ?1 AS "id!: i64",
+                   coalesce((SELECT position FROM log WHERE channel = ?1 AND kind = 0
+                             ORDER BY position DESC LIMIT 1 OFFSET ?2), 0) AS "messages!: i64",
+                   coalesce((SELECT position FROM log WHERE channel = ?1 AND kind = 2
+                             ORDER BY position DESC LIMIT 1 OFFSET ?3), 0) AS "deletions!: i64""#,
+            keep.id,
+            keep.messages,
+            keep.deletions
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        drop_entries(connection, channel.id, channel.messages, channel.deletions).await?;
+    }
+    Ok(())
+}
+
+/// Takes all entries up to a position from a channel, with their edits, and deletions up to
+/// another; notes how far that goes.
+async fn drop_entries(connection: &mut SqliteConnection, channel: i64, all: i64, deletions: i64) -> sqlx::Result<()> {
+    query!(
+        "UPDATE channels SET
+             last_active = max(last_active, coalesce(
+                 (SELECT committed FROM log WHERE channel = ?1 ORDER BY position DESC LIMIT 1), 0)),
+             trimmed = max(trimmed,
+             coalesce((SELECT max(max(position, coalesce(edit, 0))) FROM log WHERE channel = ?1 AND position <= ?2), 0),
+             coalesce((SELECT max(position) FROM log WHERE channel = ?1 AND kind = 2 AND position <= ?3), 0))
+         WHERE id = ?1",
+        channel,
+        all,
+        deletions
+    )
+    .execute(&mut *connection)
+    .await?;
+    query!(
+        "DELETE FROM log WHERE channel = ?1 AND (position <= ?2 OR kind = 2 AND position <= ?3 OR
+             position IN (SELECT edit FROM log WHERE channel = ?1 AND position <= ?2))",
+        channel,
+        all,
+        deletions
+    )
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+/// Most entries of one channel that expire in one go.
+const EXPIRE_STEP: i64 = 2_000;
+
+/// Drops what was committed up to a time, the oldest first.
+pub(super) async fn expire_channels(connection: &mut SqliteConnection, expired: &str) -> sqlx::Result<()> {
+    let channels = query!(
+        r#"SELECT channels.id AS "id!: i64", value ->> 1 AS "through!: i64"
+           FROM json_each(?1) JOIN channels ON channels.name = value ->> 0"#,
+        expired
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for channel in channels {
+        let through = query_scalar!(
+            r#"SELECT max(position) AS "position?: i64"
+               FROM (SELECT position, committed FROM log WHERE channel = ?1 ORDER BY position LIMIT ?3)
+               WHERE committed <= ?2"#,
+            channel.id,
+            channel.through,
+            EXPIRE_STEP
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        if let Some(through) = through {
+            drop_entries(connection, channel.id, through, through).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops what is older than the newest private entries of each user.
+pub(super) async fn trim_inboxes(connection: &mut SqliteConnection, trims: &str) -> sqlx::Result<()> {
+    let users = query!(
+        r#"SELECT users.id AS "id!: i64", value ->> 1 AS "messages!: i64", value ->> 2 AS "deletions!: i64"
+           FROM json_each(?1) JOIN users ON users.name = value ->> 0"#,
+        trims
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for keep in users {
+        let user = query!(
+            r#"SELECT ?1 AS "id!: i64",
+                   coalesce((SELECT inbox.position FROM inbox JOIN log ON log.position = inbox.position
+                             WHERE inbox.user = ?1 AND log.kind = 0
+                             ORDER BY inbox.position DESC LIMIT 1 OFFSET ?2), 0) AS "messages!: i64",
+                   coalesce((SELECT inbox.position FROM inbox JOIN log ON log.position = inbox.position
+                             WHERE inbox.user = ?1 AND log.kind = 2
+                             ORDER BY inbox.position DESC LIMIT 1 OFFSET ?3), 0) AS "deletions!: i64""#,
+            keep.id,
+            keep.messages,
+            keep.deletions
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        drop_inbox(connection, user.id, user.messages, user.deletions).await?;
+    }
+    Ok(())
+}
+
+/// Takes all entries up to a position from an inbox, and deletions up to another; notes how far
+/// that goes; and drops from the log what no inbox holds any more.
+async fn drop_inbox(connection: &mut SqliteConnection, user: i64, all: i64, deletions: i64) -> sqlx::Result<()> {
+    let gone = query!(
+        r#"DELETE FROM inbox WHERE user = ?1 AND (position <= ?2 OR position IN
+               (SELECT log.edit FROM inbox AS held JOIN log ON log.position = held.position
+                WHERE held.user = ?1 AND held.position <= ?2
+                UNION ALL
+                SELECT log.position FROM inbox AS held JOIN log ON log.position = held.position
+                WHERE held.user = ?1 AND held.position <= ?3 AND log.kind = 2))
+           RETURNING position AS "position!: i64""#,
+        user,
+        all,
+        deletions
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let Some(highest) = gone.iter().map(|row| row.position).max() else { return Ok(()) };
+    query!("UPDATE users SET trimmed = max(trimmed, ?2) WHERE id = ?1", user, highest)
+        .execute(&mut *connection)
+        .await?;
+    let gone = list(gone.iter().map(|row| row.position));
+    query!(
+        "DELETE FROM log WHERE position IN (SELECT value FROM json_each(?1))
+             AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.position = log.position)",
+        gone
+    )
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn forget_users(connection: &mut SqliteConnection, names: &str) -> sqlx::Result<()> {
+    let users = query_scalar!("SELECT id FROM users WHERE name IN (SELECT value FROM json_each(?1))", names)
+        .fetch_all(&mut *connection)
+        .await?;
+    for user in users {
+        drop_inbox(connection, user, i64::MAX, i64::MAX).await?;
+        query!("DELETE FROM memberships WHERE user = ?1", user).execute(&mut *connection).await?;
+        query!("DELETE FROM users WHERE id = ?1", user).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
