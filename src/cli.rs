@@ -16,7 +16,7 @@ use crate::telemetry;
 /// A push server that stands beside a web application.
 ///
 /// Without a command it serves. Settings come from the file, and from environment variables
-/// CHANNELSTREAM_<KEY>, which win; without both the defaults are good for trying it out.
+/// `CHANNELSTREAM_<KEY>`, which win; without both the defaults are good for trying it out.
 #[derive(Debug, Parser)]
 #[command(name = "channelstream", version, about, args_conflicts_with_subcommands = true)]
 pub struct Cli {
