@@ -27,6 +27,8 @@ pub struct Part {
     pub text: Utf8Bytes,
     /// Where the last of its logged events is logged, if it has any.
     pub position: Option<Position>,
+    /// How many logged events it has.
+    logged: u64,
 }
 
 /// What is shown before all mail, part by part.
@@ -47,6 +49,8 @@ struct Reading {
     mailbox: Arc<Mailbox>,
     /// Everything up to here was read.
     after: Position,
+    /// Everything up to here was given out, and so many events.
+    told: Position,
     count: u64,
     gaps: Gaps,
     is_done: bool,
@@ -66,6 +70,7 @@ impl Backlog {
             plan,
             mailbox,
             after: Position(0),
+            told: Position(0),
             count: 0,
             gaps: Gaps::new(),
             is_done: false,
@@ -90,6 +95,10 @@ impl Backlog {
     pub async fn next(&mut self) -> Result<Option<Part>, Failure> {
         loop {
             if let Some(part) = self.ready.pop_front() {
+                if let Some(reading) = &mut self.reading {
+                    reading.told = part.position.unwrap_or(reading.told);
+                    reading.count += part.logged;
+                }
                 return Ok(Some(part));
             }
             match &mut self.reading {
@@ -107,11 +116,12 @@ impl Backlog {
     /// gaps. `live`: the newest position of what was shown since.
     pub fn marker(&self, live: Option<Position>) -> Option<Part> {
         let reading = self.reading.as_ref()?;
-        let read = if reading.is_done { reading.plan.head } else { reading.after };
-        let position = live.map_or(read, |live| live.max(read));
+        let is_whole = reading.is_done && self.ready.iter().all(|part| part.logged == 0);
+        let told = if is_whole { reading.plan.head } else { reading.told };
+        let position = live.map_or(told, |live| live.max(told));
         let cursor = Cursor { epoch: self.hub.epoch().clone(), position };
         let text = frame::replay_marker(cursor, reading.count, &reading.gaps, &reading.plan.user).into();
-        Some(Part { text, position: Some(position) })
+        Some(Part { text, position: Some(position), logged: 0 })
     }
 }
 
@@ -151,7 +161,6 @@ impl Reading {
         let is_last = page.frames.len() < PAGE as usize;
         self.after = page.frames.last().and_then(Frame::position).unwrap_or(self.after);
         let frames: Vec<Frame> = page.frames.into_iter().filter(|frame| frame.admits(&self.plan.user)).collect();
-        self.count += frames.len() as u64;
         if is_last {
             self.finish(hub).await?;
         }
@@ -183,7 +192,7 @@ fn arrays(hub: &Hub, frames: Vec<Frame>) -> VecDeque<Part> {
     let mut parts = VecDeque::new();
     let mut frames = frames.into_iter().peekable();
     while frames.peek().is_some() {
-        let (mut text, mut position) = (vec![b'['], None);
+        let (mut text, mut position, mut logged) = (vec![b'['], None, 0);
         while text.len() < MAX_PIECE_BYTES
             && let Some(missed) = frames.next()
         {
@@ -192,10 +201,11 @@ fn arrays(hub: &Hub, frames: Vec<Frame>) -> VecDeque<Part> {
             }
             frame::write(&missed, true, hub.epoch(), &mut text);
             position = missed.position().or(position);
+            logged += u64::from(missed.position().is_some());
         }
         text.push(b']');
         let text = String::from_utf8(text).expect("JSON is UTF-8").into();
-        parts.push_back(Part { text, position });
+        parts.push_back(Part { text, position, logged });
     }
     parts
 }

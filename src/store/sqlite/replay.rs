@@ -27,7 +27,8 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
              JOIN log AS l ON l.channel = channels.id
              WHERE l.position > max(scope.value ->> 1, ?2) AND l.position <= ?3
                AND NOT (l.kind IN (1, 2) AND coalesce(l.about > scope.value ->> 1, 0))
-               AND (channels.history_ttl IS NULL OR l.committed > ?4 - channels.history_ttl * 1000000)
+               AND (channels.history_ttl IS NULL OR ?4 - channels.history_ttl * 1000000 <
+                    CASE l.kind WHEN 1 THEN (SELECT committed FROM log WHERE position = l.about) ELSE l.committed END)
              UNION ALL
              SELECT l.position
              FROM users JOIN inbox ON inbox.user = users.id JOIN log AS l ON l.position = inbox.position
@@ -83,7 +84,7 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
     }
     let rows = query!(
         r#"SELECT channels.name, max(channels.trimmed, coalesce(
-               (SELECT max(l.position) FROM log AS l
+               (SELECT max(max(l.position, coalesce(l.edit, 0))) FROM log AS l
                 WHERE channels.history_ttl IS NOT NULL AND l.channel = channels.id AND l.committed <= ?2 - channels.history_ttl * 1000000), 0)) AS "trimmed!: i64"
            FROM json_each(?1) AS scope JOIN channels ON channels.name = scope.value ->> 0"#,
         scopes,
