@@ -7,11 +7,13 @@ pub mod json;
 
 pub mod clock;
 pub mod config;
-pub mod mailbox;
+pub mod progress;
 pub mod signature;
 pub mod store;
 pub mod telemetry;
 pub mod wire;
+
+pub mod mailbox;
 
 pub mod live;
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::extract::ws::Utf8Bytes;
 use parking_lot::Mutex;
@@ -10,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::domain::frame::Tick;
 use crate::domain::position::Position;
+use crate::progress::Progress;
 
 /// Some frames, encoded once as a JSON array and shared by all who get them.
 #[derive(Debug)]
@@ -43,6 +45,25 @@ struct Queue {
     bytes: usize,
     closing: Option<Closing>,
     overflow: Overflow,
+    progress: Option<Progress>,
+}
+
+/// A client that took something within this time keeps up as well as it can.
+const READING: Duration = Duration::from_millis(500);
+/// So many times as much may wait for it: a burst must not cut off who is only being outrun. What
+/// waits is shared by all listeners, so this costs little memory.
+const READING_FACTOR: usize = 8;
+
+impl Queue {
+    /// Whether the client takes what is written.
+    fn is_read(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| progress.last().elapsed() < READING)
+    }
+
+    fn drop_pieces(&mut self) {
+        self.pieces = VecDeque::new();
+        self.bytes = 0;
+    }
 }
 
 /// What happens when too much waits.
@@ -120,8 +141,14 @@ impl Mailbox {
         self.queue.lock().closing
     }
 
+    /// What is written to the listener's connection.
+    pub fn watch(&self, progress: Progress) {
+        self.queue.lock().progress = Some(progress);
+    }
+
     /// Adds a piece; true if it was empty, so that the listener has to be woken. Closes instead
-    /// if more than `max_bytes` would wait behind the first piece.
+    /// if more than `max_bytes` would wait behind the first piece, or eight times as many for a
+    /// client that goes on reading.
     pub fn push(&self, piece: &Arc<Piece>, max_bytes: usize) -> bool {
         let mut queue = self.queue.lock();
         if queue.closing.is_some() {
@@ -131,12 +158,15 @@ impl Mailbox {
             return false;
         }
         let was_empty = queue.pieces.is_empty();
-        if !was_empty && queue.bytes + piece.text.len() > max_bytes {
+        let waiting = queue.bytes + piece.text.len();
+        if !was_empty && waiting > max_bytes && (waiting > max_bytes * READING_FACTOR || !queue.is_read()) {
             if queue.overflow == Overflow::Drops {
-                *queue = Queue { overflow: Overflow::Dropped, ..Queue::default() };
+                queue.drop_pieces();
+                queue.overflow = Overflow::Dropped;
                 return false;
             }
-            *queue = Queue { closing: Some(Closing::Slow), ..Queue::default() };
+            queue.drop_pieces();
+            queue.closing = Some(Closing::Slow);
             return true;
         }
         if !was_empty {
@@ -220,6 +250,18 @@ mod tests {
         assert!(mailbox.push(&piece(60, 3), 100), "woken to hear that it is too slow");
         assert!(matches!(mailbox.mail().await, Mail::Closed(Closing::Slow)));
         assert!(!mailbox.push(&piece(10, 4), 100));
+    }
+
+    #[tokio::test]
+    async fn who_goes_on_reading_may_lag_more() {
+        let mailbox = Mailbox::new(Tick(0));
+        mailbox.watch(Progress::start());
+        for tick in 0..9 {
+            mailbox.push(&piece(100, tick), 100);
+        }
+        assert_eq!(mailbox.closing(), None);
+        mailbox.push(&piece(100, 9), 100);
+        assert_eq!(mailbox.closing(), Some(Closing::Slow), "but not without limit");
     }
 
     #[tokio::test]

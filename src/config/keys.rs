@@ -234,8 +234,9 @@ Largest request body; a larger one is answered with 413. It bounds the memory a 
         default: "1 MiB",
         accepts: Accepts::Bytes(KIB..=GIB),
         explanation: "\
-Most that may wait for one listener, besides what is being written to it. One that falls further
-behind is closed and catches up later, so that a slow listener costs bounded memory.",
+Most that may wait for one listener, besides what is being written to it; eight times as much for
+one that goes on reading. One that falls further behind is closed and catches up later, so that a
+slow listener costs bounded memory.",
     },
     Key {
         name: "tail_memory",

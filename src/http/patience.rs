@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::progress::Progress;
+
 /// How long a connection may stay open between two requests: longer than the pools of usual HTTP
 /// clients keep theirs, so that it is they who close.
 const KEEP_ALIVE: Duration = Duration::from_secs(90);
@@ -37,7 +39,7 @@ impl Patience {
     /// A connection was opened; each head may take `head_timeout`.
     pub fn new(head_timeout: Duration) -> Self {
         let now = Instant::now();
-        let (progress, state) = (Progress(Arc::new(Mutex::new(now))), State::Head { since: now });
+        let (progress, state) = (Progress::start(), State::Head { since: now });
         Self { progress, state: Arc::new(Mutex::new(state)), head_timeout }
     }
 
@@ -57,7 +59,7 @@ impl Patience {
     /// Something was written, perhaps.
     fn wrote(&self, written: &Poll<io::Result<usize>>) {
         if matches!(written, Poll::Ready(Ok(1..))) {
-            *self.progress.0.lock() = Instant::now();
+            self.progress.note();
         }
     }
 
@@ -75,18 +77,6 @@ impl Patience {
             State::Head { since } => since.elapsed() > self.head_timeout,
             State::Busy => false,
         }
-    }
-}
-
-/// When something was last written to a connection: a client that takes a little now and then is
-/// slow, but not stuck.
-#[derive(Debug, Clone)]
-pub struct Progress(Arc<Mutex<Instant>>);
-
-impl Progress {
-    /// When something was last written.
-    pub fn last(&self) -> Instant {
-        *self.0.lock()
     }
 }
 

@@ -9,6 +9,7 @@ use crate::domain::listen::Departure;
 use crate::domain::names::{ConnectionId, ListenerId};
 use crate::domain::replay::Since;
 use crate::mailbox::{Closing, Mail, Mailbox};
+use crate::progress::Progress;
 
 /// An open listener; dropping it ends it.
 pub struct Listener {
@@ -47,6 +48,11 @@ impl Hub {
 }
 
 impl Listener {
+    /// What is written to the listener's connection, for judging whether it is too slow.
+    pub fn watch(&self, progress: Progress) {
+        self.mailbox.watch(progress);
+    }
+
     /// Waits for mail; dropping the wait loses nothing.
     pub async fn mail(&self) -> Mail {
         self.mailbox.mail().await

@@ -13,11 +13,11 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::domain::frame::Tick;
 use crate::http::error::ApiError;
-use crate::http::patience::Progress;
 use crate::http::query::Query;
 use crate::http::state::AppState;
 use crate::hub::{Backlog, CannotListen, Listener};
 use crate::mailbox::{Closing, Mail};
+use crate::progress::Progress;
 
 /// Largest message of a client; none has a meaning.
 const MAX_CLIENT_MESSAGE: usize = 64 << 10;
@@ -54,7 +54,10 @@ pub async fn websocket(
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER);
     Ok(upgrade.on_upgrade(async move |socket| match listener {
-        Some((listener, backlog)) => serve(Socket { socket, progress }, listener, backlog, heartbeat).await,
+        Some((listener, backlog)) => {
+            listener.watch(progress.clone());
+            serve(Socket { socket, progress }, listener, backlog, heartbeat).await;
+        }
         None => Socket { socket, progress }.close(Closing::Unknown).await,
     }))
 }
