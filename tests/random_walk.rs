@@ -139,6 +139,8 @@ impl Random {
             7 if self.percent(10) => vec!["restart".to_owned()],
             // Alone: what else names a message that goes with its user may be said before or after.
             7 if self.percent(30) => vec![format!("forget {} idle {}", join(USERS), self.one(&["1", "20", "100"]))],
+            // Alone: it is the store that says of which channels.
+            7 if self.percent(40) => vec!["expire messages".to_owned()],
             _ => {
                 let more = if self.percent(50) { 0 } else { self.below(6) };
                 let mut group = vec![self.request()];

@@ -2948,6 +2948,83 @@ fn a_message_that_outlived_its_time_is_unknown_to_edits() {
 }
 
 #[test]
+fn a_deletion_of_a_message_that_outlived_its_time_is_logged_like_any_other() {
+    check(
+        "
+        ann connects a1 to news configured history ttl=60
+        post to news 'one' as m1
+        60 seconds pass
+        ? delete m1 in news
+        ? post to news 'again' as m1
+        ",
+        expect![[r#"
+            answer: m1 #2
+            answer: m1 'again' #2 duplicate
+        "#]],
+    );
+}
+
+#[test]
+fn a_message_that_is_said_again_after_its_time_is_in_the_log_once() {
+    check(
+        "
+        ann connects a1 to news configured history ttl=60
+        post to news 'one' as m1
+        60 seconds pass
+        post to news 'again' as m1
+        configure news history ttl=none
+        ? bob connects b1 to news
+        restart
+        ? bob connects b1 to news
+        ",
+        expect![[r#"
+            answer: b1 is bob {}; in news; news 1c 1u of bob: m1 'again' #2; users bob; head 2
+            answer: b1 is bob {}; in news; news 1c 1u of bob: m1 'again' #2; users bob; head 2
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_past_its_time_leaves_the_log() {
+    check(
+        "
+        ann connects a1 to news configured history ttl=60
+        post to news 'one' as m1; to news 'two' as m2
+        edit m1 in news 'won'
+        delete m2 in news
+        60 seconds pass
+        expire messages
+        configure news history ttl=none
+        show news
+        ? post to news 'again' as m1; to news 'again' as m2
+        ",
+        expect![[r#"
+            news 0c 0u
+            answer: m1 'again' #5, m2 'again' #6
+        "#]],
+    );
+}
+
+#[test]
+fn messages_past_their_time_are_not_caught_up() {
+    check(
+        "
+        ann connects a1 to news configured history presence ttl=10
+        post to news 'one'
+        bob connects b1 to news
+        5 seconds pass
+        post to news 'two'
+        5 seconds pass
+        a1 listens
+        ",
+        expect![[r#"
+            a1 <- catchup news: joined bob
+            a1 <- catchup news: message 'two' #2
+        "#]],
+    );
+}
+
+#[test]
 fn without_uuid_every_message_is_new() {
     check(
         "
@@ -3322,6 +3399,20 @@ fn a_floor_that_ended_is_not_there_again_after_a_restart() {
         show floors @ann
     ");
     assert_eq!(another_ends.last().unwrap(), "no floors of ann");
+}
+
+#[test]
+fn connections_that_come_together_get_one_floor() {
+    let printed = run("
+        ann connects a1 to news configured history
+        post to news 'one'
+        80 seconds pass
+        ann connects a2 to news
+        & post to news 'two'
+        & ann connects a3 to news
+        show floors @ann
+    ");
+    assert_eq!(printed.last().unwrap(), "floors of ann: news after #1");
 }
 
 // ---- Limits ----

@@ -23,7 +23,7 @@
 //! 16 seconds pass     with a sweep each second, where anything is due
 //! 16 seconds later    without
 //! sweep               right now
-//! forget ann, bob idle 30                    expire floors
+//! forget ann, bob idle 30      expire floors      expire messages
 //! restart             of the server
 //! show news, sport [for ann] [without users, history, @sport]
 //! show settings news    show @ann    show floors @ann    show totals    show head

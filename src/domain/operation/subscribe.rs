@@ -119,6 +119,8 @@ pub(super) fn add_subscriptions<'a>(
         }
         let held = router.user(user).is_some_and(|user| user.floors.contains_key(name));
         if held && router.floor(user, name, draft.moment().utc).is_none() {
+            // Another that comes at the same time must find the new floor, not this one.
+            draft.touch(Key::User(user.clone()), Touch::Exclusive)?;
             draft.add(Event::FloorEnded { user: user.clone(), channel: name.clone() });
         }
         draft.add(Event::Subscribed { id, channel: name.clone() });

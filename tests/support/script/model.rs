@@ -34,6 +34,9 @@ pub struct Model {
     pub posted: u64,
     pub delivered: u64,
     pub shown: Vec<(ConnectionId, String)>,
+    /// Channels in which the present request says what was said before its time was over: of what
+    /// else goes with that, deletions are still known to the request.
+    pub said_again: Vec<ChannelName>,
 }
 
 #[derive(Debug)]
@@ -146,6 +149,14 @@ impl Recent {
 
     fn cut(&mut self, limit: usize) {
         self.gone.extend(self.frames.drain(..self.frames.len().saturating_sub(limit)));
+    }
+
+    /// Messages and edits go that were shown by then.
+    fn expire(&mut self, over: u64) {
+        let is_over = |(_, shown, frame): &(u64, u64, Frame)| *shown <= over && frame.has_content();
+        let (gone, frames) = self.frames.drain(..).partition(is_over);
+        self.frames = frames;
+        self.gone.extend::<Vec<_>>(gone);
     }
 
     fn message(&self, name: &Option<String>) -> Option<Message> {
@@ -435,7 +446,13 @@ impl Model {
                 let users: BTreeSet<&Username> = self.members(channel).map(|member| &member.user).collect();
                 Ok(format!("{channel} {connections}c {}u", users.len()))
             }
-            Request::Post(messages) => Ok(join(messages.iter().filter_map(|said| self.post(said)))),
+            Request::Post(messages) => {
+                let answers: Vec<String> = messages.iter().filter_map(|said| self.post(said)).collect();
+                for name in std::mem::take(&mut self.said_again) {
+                    self.expire_log(&name, true);
+                }
+                Ok(join(answers))
+            }
             Request::Edit(edits) => Ok(join(edits.iter().map(|said| self.edit(said)))),
             Request::Delete(deletions) => Ok(join(deletions.iter().map(|said| self.delete(said)))),
             Request::Sweep => {
@@ -443,6 +460,15 @@ impl Model {
                 Ok(String::new())
             }
             Request::ExpireFloors => Ok(String::new()),
+            Request::ExpireMessages => {
+                let names: Vec<ChannelName> = self.channels.iter().map(|known| known.name.clone()).collect();
+                for name in names {
+                    if self.is_past_its_time(&name) {
+                        self.expire_log(&name, true);
+                    }
+                }
+                Ok(String::new())
+            }
             Request::Forget { users, idle } => {
                 let forgotten = users.iter().filter(|name| self.forget(name, *idle)).count();
                 Ok(forgotten.to_string())
@@ -615,8 +641,12 @@ impl Model {
             let stored = entry.message.as_ref().unwrap_or(&message);
             return Some(stored.text(Some(entry.position)).trim_start().to_owned() + " duplicate");
         }
-        if is_logged && said.name.is_some() {
-            self.expire_log(said);
+        // It was said before, but its time is over.
+        if let Some(name) = said.channel.as_ref().filter(|_| is_logged && said.name.is_some())
+            && self.log.iter().any(|entry| entry.name == said.name && entry.channel == said.channel)
+        {
+            self.expire_log(name, false);
+            self.said_again.push(name.clone());
         }
         let position = is_logged.then(|| self.next_position());
         if let Some(position) = position {
@@ -640,20 +670,26 @@ impl Model {
         Some(answer)
     }
 
-    /// A message is said again whose time is over: the log forgets it, and all before it.
-    fn expire_log(&mut self, said: &Said) {
-        let mine = |entry: &Entry| entry.channel == said.channel;
-        let Some(ttl) = said.channel.as_ref().and_then(|name| self.settings(name)?.history_ttl) else { return };
-        if !self.log.iter().any(|entry| mine(entry) && entry.name == said.name) {
-            return;
-        }
-        let is_over = |entry: &Entry| entry.message.is_some() && entry.committed + u64::from(ttl) <= self.now;
-        let over = self.log.iter().filter(|entry| mine(entry) && is_over(entry));
-        let last = over.map(|entry| entry.position).max().unwrap_or(0);
-        self.log.retain(|entry| !mine(entry) || entry.position > last);
-        let (name, over) = (said.channel.clone().expect("a channel"), self.now.saturating_sub(u64::from(ttl)));
-        let recent = &mut self.channel(&name).expect("a known channel").recent;
-        recent.frames.retain(|(_, shown, frame)| *shown > over || !frame.has_content());
+    /// Whether the log holds anything of a channel that is past its time.
+    fn is_past_its_time(&mut self, name: &ChannelName) -> bool {
+        let over = self.over_by(name);
+        self.log
+            .iter()
+            .any(|entry| entry.channel.as_ref() == Some(name) && over.is_some_and(|over| entry.committed <= over))
+    }
+
+    /// What was committed in a channel up to this is past its time.
+    fn over_by(&mut self, name: &ChannelName) -> Option<u64> {
+        let ttl = self.settings(name)?.history_ttl?;
+        self.now.checked_sub(u64::from(ttl))
+    }
+
+    /// The log forgets all of a channel that is past its time, or all but deletions.
+    fn expire_log(&mut self, name: &ChannelName, deletions: bool) {
+        let Some(over) = self.over_by(name) else { return };
+        let goes = |entry: &Entry| entry.committed <= over && (deletions || entry.message.is_some());
+        self.log.retain(|entry| entry.channel.as_ref() != Some(name) || !goes(entry));
+        self.expire(std::slice::from_ref(name));
     }
 
     fn edit(&mut self, said: &Said) -> String {
@@ -904,7 +940,7 @@ impl Model {
         for name in channels {
             let known = self.channel(name).expect("a known channel");
             if let Some(over) = known.settings.history_ttl.and_then(|ttl| now.checked_sub(u64::from(ttl))) {
-                known.recent.frames.retain(|(_, shown, frame)| *shown > over || !frame.has_content());
+                known.recent.expire(over);
             }
         }
     }

@@ -12,8 +12,8 @@ use channelstream::domain::listen::Departure;
 use channelstream::domain::message::{Audience, Body, Deletion, Edit, Message};
 use channelstream::domain::names::{ConnectionId, ListenerId};
 use channelstream::domain::operation::{
-    ChangeState, Configure, Connect, Delete, EditMessages, ExpireFloors, ForgetIdleUsers, Operation, Post, PostOne,
-    Subscribe, Sweep, Trim, Unsubscribe,
+    ChangeState, Configure, Connect, Delete, EditMessages, ExpireFloors, ExpireMessages, ForgetIdleUsers, Operation,
+    Post, PostOne, Subscribe, Sweep, Trim, Unsubscribe,
 };
 use channelstream::domain::position::Position;
 use channelstream::domain::router::{Effect, Needs, Recipients, Router};
@@ -384,6 +384,10 @@ impl Server {
             }
             Request::Sweep => Box::new(Told(Sweep, |()| String::new())),
             Request::ExpireFloors => Box::new(Told(ExpireFloors, |()| String::new())),
+            Request::ExpireMessages => {
+                let channels = self.store.expired_channels(self.moment());
+                Box::new(Told(ExpireMessages { channels }, |()| String::new()))
+            }
             Request::Forget { users, idle } => {
                 let idle_since = self.moment().utc - Duration::from_secs(idle);
                 Box::new(Told(ForgetIdleUsers { users, idle_since, forgotten: 0 }, |count| count.to_string()))

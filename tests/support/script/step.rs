@@ -58,6 +58,7 @@ pub enum Request {
     Delete(Vec<Said>),
     Sweep,
     ExpireFloors,
+    ExpireMessages,
     Forget {
         users: Vec<Username>,
         idle: u64,
@@ -139,6 +140,7 @@ pub fn parse(line: &str) -> Step {
         ["edit", ..] => Step::Ask(Request::Edit(several())),
         ["delete", ..] => Step::Ask(Request::Delete(several())),
         ["expire", "floors"] => Step::Ask(Request::ExpireFloors),
+        ["expire", "messages"] => Step::Ask(Request::ExpireMessages),
         ["sweep"] => Step::Ask(Request::Sweep),
         ["forget", ..] => Step::Ask(Request::Forget {
             users: first.head[1..].iter().map(|name| user(name)).collect(),

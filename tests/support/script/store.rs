@@ -45,6 +45,8 @@ struct Entry {
     channel: Option<ChannelName>,
     /// Whose inboxes hold it, if it is private.
     inboxes: BTreeSet<Username>,
+    /// In microseconds since 1970.
+    committed: i64,
     kind: Kind,
 }
 
@@ -104,6 +106,7 @@ impl Store {
 
     /// `head`: as it was when the event was decided.
     fn keep(&mut self, event: &Event, head: Position, moment: Moment) {
+        let committed = moment.micros();
         match event {
             Event::ChannelKept { name, uuid, settings } => {
                 let known = self.channels.insert(name.clone(), (*uuid, settings.clone()));
@@ -157,14 +160,13 @@ impl Store {
             }
             Event::Posted { position, message, inboxes } => {
                 let Some(position) = *position else { return };
-                let committed = moment.micros();
                 let kind = Kind::Message(Logged { position, edit: None, committed, message: message.clone() });
                 let (uuid, channel) = (message.uuid, message.channel.clone());
                 assert!(self.find(uuid, channel.as_ref()).is_none(), "a uuid is logged once: {message:?}");
                 assert!(channel.as_ref().is_none_or(|name| self.channels.contains_key(name)), "an unknown channel");
                 let inboxes: BTreeSet<Username> = inboxes.iter().cloned().collect();
                 assert!(inboxes.iter().all(|name| self.users.contains_key(name)), "an unknown user's inbox");
-                self.log.push(Entry { position, uuid, channel, inboxes, kind });
+                self.log.push(Entry { position, uuid, channel, inboxes, committed, kind });
             }
             Event::Edited { position, edit, original, message, .. } => {
                 let Some(position) = *position else { return };
@@ -177,7 +179,7 @@ impl Store {
                 let inboxes = about.inboxes.clone();
                 self.log.retain(|entry| Some(entry.position) != original.edit);
                 let (uuid, channel) = (edit.uuid, edit.channel.clone());
-                self.log.push(Entry { position, uuid, channel, inboxes, kind: Kind::Edit });
+                self.log.push(Entry { position, uuid, channel, inboxes, committed, kind: Kind::Edit });
             }
             Event::Deleted { position, deletion, original, about, .. } => {
                 let Some(position) = *position else { return };
@@ -190,16 +192,14 @@ impl Store {
                 }
                 let (uuid, channel) = (deletion.uuid, deletion.channel.clone());
                 assert!(self.find(uuid, channel.as_ref()).is_none(), "a deletion leaves nothing: {deletion:?}");
-                self.log.push(Entry { position, uuid, channel, inboxes, kind: Kind::Deletion { about: *about } });
+                let kind = Kind::Deletion { about: *about };
+                self.log.push(Entry { position, uuid, channel, inboxes, committed, kind });
             }
             Event::ChannelExpired { channel, through } => {
-                let mine = |entry: &&Entry| entry.channel.as_ref() == Some(channel);
-                let is_over = |entry: &&Entry| matches!(&entry.kind, Kind::Message(old) if old.committed <= *through);
-                let last = self.log.iter().filter(mine).filter(is_over).map(|entry| entry.position).max();
-                let messages = self.log.iter().filter(mine).filter(is_over).map(|entry| entry.uuid);
-                let (last, messages) = (last.unwrap_or_default(), messages.collect::<Vec<_>>());
-                let is_edit = |entry: &Entry| matches!(entry.kind, Kind::Edit) && messages.contains(&entry.uuid);
-                self.log.retain(|entry| !mine(&entry) || entry.position > last && !is_edit(entry));
+                let is_over = |entry: &Entry| entry.channel.as_ref() == Some(channel) && entry.committed <= *through;
+                let over = self.log.iter().filter(|entry| is_over(entry));
+                let edits: Vec<Position> = over.filter_map(|entry| entry.message()?.edit).collect();
+                self.log.retain(|entry| !is_over(entry) && !edits.contains(&entry.position));
             }
             Event::ChannelTrimmed { channel, keep } => {
                 for position in self.past(*keep, |entry| entry.channel.as_ref() == Some(channel)) {
@@ -241,6 +241,15 @@ impl Store {
     fn find(&self, uuid: Uuid, channel: Option<&ChannelName>) -> Option<&Entry> {
         let here = |entry: &&Entry| entry.uuid == uuid && entry.channel.as_ref() == channel;
         self.log.iter().filter(here).rfind(|entry| !matches!(entry.kind, Kind::Edit))
+    }
+
+    /// Channels that hold something that is past its time.
+    pub fn expired_channels(&self, moment: Moment) -> Vec<ChannelName> {
+        let is_over = |(name, (_, settings)): &(&ChannelName, &(Uuid, ChannelSettings))| {
+            let over = settings.over_by(moment.micros());
+            self.log.iter().any(|entry| entry.channel.as_ref() == Some(name) && entry.committed <= over)
+        };
+        self.channels.iter().filter(is_over).map(|(name, _)| name.clone()).collect()
     }
 
     /// All that is older than the newest messages to keep, with the edits of these, and deletions
