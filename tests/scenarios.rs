@@ -2255,6 +2255,24 @@ fn a_message_to_a_user_who_is_forgotten_in_the_same_batch_waits_until_it_is_gone
 }
 
 #[test]
+fn a_deletion_of_what_a_user_who_is_forgotten_in_the_same_batch_held_waits_until_it_is_gone() {
+    check(
+        "
+        ann connects a1
+        bob connects b1
+        post to @ann 'one' as m1
+        100 seconds pass
+        forget ann idle 50
+        & ? delete m1 in @bob
+        ",
+        expect![[r#"
+            (next batch)
+            answer: m1
+        "#]],
+    );
+}
+
+#[test]
 fn an_idle_user_is_forgotten_with_its_state() {
     check(
         "
