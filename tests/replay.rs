@@ -425,7 +425,10 @@ async fn an_audience_is_kept(way: Way) {
         let id = server.connect(user, &["room"]).await;
         readers.push((id, cursor(&first[0]).to_owned()));
     }
-    let say = |n: i64, only: &[&str], except: &[&str]| json!({"user": "x", "channel": "room", "pm_users": only, "exclude_users": except, "message": {"n": n}});
+    let say = |n: i64, only: &[&str], except: &[&str]| {
+        let message = json!({"n": n});
+        json!({"user": "x", "channel": "room", "pm_users": only, "exclude_users": except, "message": message})
+    };
     let messages = json!([
         say(1, &[], &[]),
         say(2, &["ann", "bob"], &[]),

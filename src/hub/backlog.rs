@@ -1,16 +1,16 @@
 //! What a listener is shown before its mail: what it missed, from memory or from the log, and for
 //! one that keeps a cursor the marker that says up to where.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use axum::extract::ws::Utf8Bytes;
 
 use super::core::Hub;
 use crate::domain::frame::{Frame, Tick};
-use crate::domain::names::ConnectionId;
+use crate::domain::names::{ChannelName, ConnectionId};
 use crate::domain::position::{Cursor, Position};
-use crate::domain::replay::{GapReason, Gaps, Plan, note_gap};
+use crate::domain::replay::{GapReason, Gaps, Plan, Scope, Since, note_gap};
 use crate::journal::Failure;
 use crate::mailbox::Mailbox;
 use crate::store::ReplayQuery;
@@ -45,6 +45,7 @@ pub struct Backlog {
 
 struct Reading {
     id: ConnectionId,
+    since: Since,
     plan: Plan,
     mailbox: Arc<Mailbox>,
     /// Everything up to here was read.
@@ -61,12 +62,13 @@ impl Backlog {
         hub: Arc<Hub>,
         id: ConnectionId,
         mailbox: Arc<Mailbox>,
-        plan: Option<Plan>,
+        plan: Option<(Since, Plan)>,
         missed: Vec<Frame>,
         tick: Tick,
     ) -> Self {
-        let reading = plan.map(|plan| Reading {
+        let reading = plan.map(|(since, plan)| Reading {
             id,
+            since,
             plan,
             mailbox,
             after: Position(0),
@@ -128,53 +130,55 @@ impl Backlog {
 impl Reading {
     /// Reads the next page; notes gaps. The last page may be empty.
     async fn read(&mut self, hub: &Hub) -> Result<Vec<Frame>, Failure> {
-        let at = hub.now().utc;
-        {
-            // What the user was taken out of meanwhile is not for it any more.
-            let live = hub.live.lock();
-            let channels = live.router.connection(self.id).map(|connection| &connection.channels);
-            self.plan.channels.retain(|name, _| channels.is_some_and(|channels| channels.contains(name)));
+        let moment = hub.now();
+        // Meanwhile the user may have been taken out of channels, or into more; a floor may be another.
+        let now = hub.live.lock().router.plan_replay(self.id, &self.since, moment);
+        self.plan.channels = now.map(|plan| plan.channels).unwrap_or_default();
+        let plan = &self.plan;
+        // Before the first frame: a reader that goes on from a frame's cursor is not told again.
+        let found = hub.store.holding(&plan.user, &plan.doubts()).await.map_err(|_| Failure::Unavailable)?;
+        for doubt in found {
+            note_gap(&mut self.gaps, doubt.channel, doubt.reason);
         }
-        if !self.plan.is_known {
-            self.finish(hub).await?;
-            return Ok(Vec::new());
-        }
+        let kept: BTreeMap<&ChannelName, Position> = plan.reads().collect();
+        // Of the others only how far they are trimmed.
+        let from = |name| kept.get(name).copied().unwrap_or(plan.head);
         let query = ReplayQuery {
-            user: &self.plan.user,
-            channels: self.plan.reads().collect(),
-            inbox: self.plan.inbox.from(),
+            user: &plan.user,
+            channels: plan.channels.keys().map(|name| (name, from(name))).collect(),
+            inbox: if plan.is_known { plan.inbox.from() } else { plan.head },
             after: self.after,
-            through: self.plan.head,
-            at,
+            through: plan.head,
+            at: moment.utc,
             limit: PAGE,
         };
         let page = hub.store.replay(&query).await.map_err(|_| Failure::Unavailable)?;
         for (place, trimmed) in page.trimmed {
-            let scope = match &place {
-                Some(name) => self.plan.channels.get(name),
-                None => Some(&self.plan.inbox),
+            let scope = place.as_ref().map_or(Some(&plan.inbox), |name| plan.channels.get(name));
+            let Some(scope) = scope else { continue };
+            let (from, reason) = match scope {
+                _ if !plan.is_known => (Position(0), GapReason::UnknownCursor),
+                Scope { is_kept: false, since, .. } => (*since, GapReason::NotKept),
+                scope => (scope.from(), GapReason::Trimmed),
             };
-            if scope.is_some_and(|scope| trimmed > scope.from().max(self.after)) {
-                note_gap(&mut self.gaps, place, GapReason::Trimmed);
+            let from = from.max(self.after);
+            // What is trimmed after the end comes live.
+            if trimmed > from && from < plan.head {
+                note_gap(&mut self.gaps, place, reason);
             }
         }
         let is_last = page.frames.len() < PAGE as usize;
         self.after = page.frames.last().and_then(Frame::position).unwrap_or(self.after);
-        let frames: Vec<Frame> = page.frames.into_iter().filter(|frame| frame.admits(&self.plan.user)).collect();
+        let frames = page.frames.into_iter().filter(|frame| frame.admits(&plan.user)).collect();
         if is_last {
-            self.finish(hub).await?;
+            self.finish(hub);
         }
         Ok(frames)
     }
 
-    /// The log was read up to the end of the plan: notes the other gaps, or reads on if the
-    /// mailbox could not hold what came meanwhile.
-    async fn finish(&mut self, hub: &Hub) -> Result<(), Failure> {
-        let doubts = self.plan.doubts();
-        let found = hub.store.holding(&self.plan.user, &doubts).await.map_err(|_| Failure::Unavailable)?;
-        for doubt in found {
-            note_gap(&mut self.gaps, doubt.channel, doubt.reason);
-        }
+    /// The log was read up to the end of the plan: reads on if the mailbox could not hold what
+    /// came meanwhile.
+    fn finish(&mut self, hub: &Hub) {
         let live = hub.live.lock();
         let head = live.router.head();
         if self.mailbox.catch_up(head) {
@@ -183,7 +187,6 @@ impl Reading {
             self.after = self.plan.head;
             self.plan.head = head;
         }
-        Ok(())
     }
 }
 

@@ -35,7 +35,8 @@ impl Hub {
     ) -> Result<(Listener, Backlog), CannotListen> {
         let attached = self.attach(id, since, limited)?;
         let mailbox = attached.mailbox.clone();
-        let backlog = Backlog::new(self.clone(), id, mailbox, attached.plan, attached.missed, attached.tick);
+        let plan = since.cloned().zip(attached.plan);
+        let backlog = Backlog::new(self.clone(), id, mailbox, plan, attached.missed, attached.tick);
         let listener = Listener {
             hub: self.clone(),
             id,
