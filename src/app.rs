@@ -19,13 +19,11 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::config::{Config, SqliteSynchronous};
-use crate::http::edge::Edge;
+use crate::http::front::Front;
 use crate::http::patience::{Patience, Watched};
-use crate::http::routes;
-use crate::http::state::AppState;
-use crate::hub::{Hub, HubOptions};
-use crate::store::{self, StoreError, Synchronous};
-use crate::sweeper;
+use crate::hub::Hub;
+use crate::store::{self, StoreError, StoreOptions, Synchronous};
+use crate::tenure::{Tenure, TenureError};
 
 /// Most bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -52,21 +50,21 @@ pub enum ServerError {
     /// The system does not let signals be caught.
     #[error("SIGTERM and SIGINT cannot be caught: {0}")]
     Signals(std::io::Error),
-    /// The task that writes to the store failed, which is a fault of this program.
-    #[error("the journal failed, see the log above; nothing that was acknowledged is lost: start me again")]
-    Journal,
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The store cannot be owned any more.
+    #[error(transparent)]
+    Tenure(#[from] TenureError),
 }
 
 /// A server that runs.
 pub struct Server {
     address: SocketAddr,
-    state: AppState,
+    front: Arc<Front>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
-    sweeping: JoinHandle<()>,
+    tenure: JoinHandle<TenureError>,
     drain: Duration,
 }
 
@@ -80,27 +78,21 @@ impl Server {
         let listen = |error| ServerError::Listen { address: wanted.clone(), error };
         let listener = TcpListener::bind((config.host.as_str(), config.port)).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let synchronous = match config.sqlite_synchronous {
-            SqliteSynchronous::Full => Synchronous::Full,
-            SqliteSynchronous::Normal => Synchronous::Normal,
+        let options = StoreOptions {
+            synchronous: match config.sqlite_synchronous {
+                SqliteSynchronous::Full => Synchronous::Full,
+                SqliteSynchronous::Normal => Synchronous::Normal,
+            },
+            ..StoreOptions::default()
         };
-        let (store, start) = store::open(config.database_url.as_str(), synchronous).await?;
-        let options = HubOptions {
-            grace: config.gc_conns_after,
-            resume_window: config.resume_window,
-            commit_timeout: config.commit_timeout,
-            max_queue_bytes: config.max_queue_bytes,
-            max_listeners: config.max_connections,
-            attach_rate: config.attach_rate,
-        };
-        let hub = Hub::start(store, start, options).await?;
-        let sweeping = tokio::spawn(sweeper::run(hub.clone(), config.forget_users_after));
+        let database = store::database(config.database_url.as_str(), &options).await?;
         let (drain, head_timeout) = (config.drain_seconds, config.request_timeout);
-        let state = AppState::new(hub, config);
-        let edge = Edge::new(state.clone(), routes(state.clone()));
+        let config = Arc::new(config);
+        let front = Arc::new(Front::new(config.clone()));
+        let tenure = Tenure::start(database, config, front.clone()).await?;
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(accept(listener, edge, head_timeout, drain, stopped));
-        Ok(Self { address, state, stop, accepting, sweeping, drain })
+        let accepting = tokio::spawn(accept(listener, front.clone(), head_timeout, drain, stopped));
+        Ok(Self { address, front, stop, accepting, tenure, drain })
     }
 
     /// Where it listens.
@@ -108,9 +100,20 @@ impl Server {
         self.address
     }
 
-    /// What its handlers share.
-    pub fn hub(&self) -> &Arc<Hub> {
-        &self.state.hub
+    /// Everything behind its edge, while it owns the store.
+    pub fn hub(&self) -> Option<Arc<Hub>> {
+        self.front.state().map(|state| state.hub.clone())
+    }
+
+    /// Waits until it can serve no more, and says why.
+    pub async fn failed(&mut self) -> ServerError {
+        match (&mut self.tenure).await {
+            Ok(error) => error.into(),
+            Err(error) => {
+                error!(%error, "the task that owns the store failed");
+                TenureError::Journal.into()
+            }
+        }
     }
 
     /// Takes it down: no new connections, listeners are sent away over the configured time,
@@ -119,30 +122,37 @@ impl Server {
     /// # Errors
     /// If the store does not take note of it.
     pub async fn stop(self) -> Result<(), StoreError> {
-        self.state.draining.store(true, Ordering::Relaxed);
-        // Whoever is without a listener while we go down is not at fault.
-        self.sweeping.abort();
+        let state = self.front.state();
+        if let Some(state) = &state {
+            state.draining.store(true, Ordering::Relaxed);
+        }
+        // Whoever is without a listener while we go down is not at fault: with its tenure ends the sweeping.
+        self.tenure.abort();
+        let _ = self.tenure.await;
         let _ = self.stop.send(true);
-        self.state.hub.send_away(self.drain).await;
+        if let Some(state) = &state {
+            state.hub.send_away(self.drain).await;
+        }
         if let Err(error) = self.accepting.await {
             error!(%error, "the accepting task failed");
         }
+        let Some(state) = state else { return Ok(()) };
         let gone = async {
-            while self.state.hub.listener_count() > 0 {
+            while state.hub.listener_count() > 0 {
                 sleep(Duration::from_millis(10)).await;
             }
         };
         // Who has not gone by now is cut off.
         let _ = timeout(LAST_WORDS, gone).await;
         let stuck = || StoreError::Unavailable("it is stuck: what was not acknowledged may be lost".to_owned());
-        timeout(LAST_WORDS, self.state.hub.stop()).await.map_err(|_| stuck())?
+        timeout(LAST_WORDS, state.hub.stop()).await.map_err(|_| stuck())?
     }
 }
 
 /// Accepts connections until it is told to stop; then waits for requests under way.
 async fn accept(
     listener: TcpListener,
-    edge: Edge,
+    front: Arc<Front>,
     head_timeout: Duration,
     drain: Duration,
     mut stopped: watch::Receiver<bool>,
@@ -159,7 +169,7 @@ async fn accept(
         match accepted {
             Ok((tcp, peer)) => {
                 let patience = Patience::new(head_timeout);
-                connections.spawn(serve(tcp, peer, edge.clone(), http.clone(), patience, stopped.clone()));
+                connections.spawn(serve(tcp, peer, front.clone(), http.clone(), patience, stopped.clone()));
             }
             Err(error) => {
                 warn!(%error, "a connection cannot be accepted");
@@ -183,7 +193,7 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
 async fn serve(
     tcp: TcpStream,
     peer: SocketAddr,
-    edge: Edge,
+    front: Arc<Front>,
     http: hyper::server::conn::http1::Builder,
     patience: Patience,
     mut stopped: watch::Receiver<bool>,
@@ -194,11 +204,11 @@ async fn serve(
     let _ = socket2::SockRef::from(&tcp).set_tcp_user_timeout(Some(UNACKNOWLEDGED));
     let watch = patience.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (edge, answering, progress) = (edge.clone(), watch.answering(), watch.progress().clone());
+        let (front, answering, progress) = (front.clone(), watch.answering(), watch.progress().clone());
         async move {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(progress);
-            let response = edge.answer(request, peer).await;
+            let response = front.answer(request, peer).await;
             drop(answering);
             Ok::<_, Infallible>(response)
         }
@@ -229,13 +239,13 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
     let database = format!("{:?}", config.database_url).replace('"', "");
     // Before anybody can know that the server is there.
     let mut signals = StopSignals::catch().map_err(ServerError::Signals)?;
-    let server = Server::start(config).await?;
+    let mut server = Server::start(config).await?;
     let address = server.address();
-    info!(%address, %database, version = env!("CARGO_PKG_VERSION"), "serving");
+    info!(%address, %database, version = env!("CARGO_PKG_VERSION"), "listening");
     info!("admin panel: http://{address}/admin");
     tokio::select! {
         () = signals.next() => {}
-        () = server.hub().failed() => return Err(ServerError::Journal),
+        error = server.failed() => return Err(error),
     }
     info!("going down; tell me again to stop at once");
     tokio::select! {

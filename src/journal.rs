@@ -35,6 +35,8 @@ const MAX_BATCH: usize = 1_024;
 const MAX_BATCH_BYTES: usize = 512 << 10;
 /// How long the lock is held while a batch is applied before others get their turn.
 const SLICE: Duration = Duration::from_millis(1);
+/// How often the store is looked at while there is nothing to commit.
+const CHECK: Duration = Duration::from_secs(1);
 /// Pauses between attempts to settle an unclear commit: the first, and the longest.
 const SETTLE_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -143,6 +145,8 @@ struct Health {
     failed: AtomicBool,
     /// Since when an answer is awaited.
     asked: Mutex<Option<Instant>>,
+    /// Another server has taken it.
+    lost: AtomicBool,
 }
 
 /// Where requests are handed in.
@@ -212,9 +216,15 @@ impl Journal {
         silent || self.health.failed.load(Ordering::Relaxed)
     }
 
-    /// Waits until no more requests are taken: before [`Journal::stop`] only if the task failed.
+    /// Waits until no more requests are taken: before [`Journal::stop`] only if the store was taken
+    /// by another server, or the task failed.
     pub async fn ended(&self) {
         self.inbox.closed().await;
+    }
+
+    /// Whether another server took the store.
+    pub fn is_lost(&self) -> bool {
+        self.health.lost.load(Ordering::Relaxed)
     }
 
     /// Takes no more requests; those handed in are still done.
@@ -250,6 +260,13 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, stop: Arc<Notify>) {
+        if let Err(Lost) = self.work(stop).await {
+            error!("the store was taken by another server: this one writes no more");
+            self.health.lost.store(true, Ordering::Relaxed);
+        }
+    }
+
+    async fn work(&mut self, stop: Arc<Notify>) -> Result<(), Lost> {
         loop {
             if self.waiting.is_empty() && self.suspects.is_empty() {
                 let next = tokio::select! {
@@ -258,10 +275,14 @@ impl Writer {
                         self.inbox.close();
                         continue;
                     }
+                    () = tokio::time::sleep(CHECK) => {
+                        self.check().await?;
+                        continue;
+                    }
                 };
                 match next {
                     Some(request) => self.waiting.push_back(request),
-                    None => return,
+                    None => return Ok(()),
                 }
             }
             while self.waiting.len() < MAX_BATCH
@@ -269,11 +290,28 @@ impl Writer {
             {
                 self.waiting.push_back(request);
             }
-            if let Err(Lost) = self.one_batch().await {
-                error!("the store was taken by another server: this one stops");
-                return;
+            self.one_batch().await?;
+        }
+    }
+
+    /// Notices that the store is gone, or back, when nothing is asked of it.
+    async fn check(&self) -> Result<(), Lost> {
+        let asked = self.ask();
+        let checked = self.store.check().await;
+        drop(asked);
+        match checked {
+            Ok(()) if self.health.failed.load(Ordering::Relaxed) => {
+                info!("the store is available again");
+                self.set_failed(false);
+            }
+            Ok(()) => {}
+            Err(StoreError::NotOurs) => return Err(Lost),
+            Err(error) => {
+                warn!(%error, "the store is unavailable");
+                self.set_failed(true);
             }
         }
+        Ok(())
     }
 
     async fn one_batch(&mut self) -> Result<(), Lost> {
@@ -455,6 +493,7 @@ impl Writer {
                     self.set_failed(false);
                     return Ok(if committed { Ok(()) } else { Err(Failure::Unavailable) });
                 }
+                Err(StoreError::NotOurs) => return Err(Lost),
                 Err(error) => {
                     warn!(%error, "the store is still unavailable");
                     tokio::time::sleep(pause).await;

@@ -25,6 +25,8 @@ pub mod sweeper;
 
 pub mod http;
 
+pub mod tenure;
+
 pub mod app;
 
 pub mod cli;

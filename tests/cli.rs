@@ -260,19 +260,6 @@ fn a_database_that_cannot_be_had_is_named() {
     }
 }
 
-#[tokio::test]
-async fn a_second_server_on_the_same_database_does_not_start() {
-    let process = Process::start(&[]).await;
-    let port = free_port().to_string();
-    for url in ["sqlite://store.db", "sqlite://./store.db"] {
-        let environment = [("CHANNELSTREAM_DATABASE_URL", url), ("CHANNELSTREAM_PORT", port.as_str())];
-        let ran = run_in(process.directory(), &environment, &[]);
-        assert!(ran.sentence().contains("another server") && ran.sentence().contains("store.db"), "{}", ran.sentence());
-    }
-    assert_eq!(process.get("/readyz").await.status, 200, "the first does not mind");
-    process.connect("ann", &["room"]).await;
-}
-
 // ---- Running ----
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use channelstream::store::{self, Synchronous};
+use channelstream::store::{self, StoreOptions};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -546,9 +546,9 @@ async fn killed_at_its_start_and_at_its_end_the_server_comes_back() {
 async fn a_killed_server_leaves_no_lock_behind() {
     let mut process = Process::start(&[]).await;
     let url = format!("sqlite://{}/store.db", process.directory().display());
-    assert!(store::open(&url, Synchronous::Full).await.is_err(), "it has an owner");
+    assert!(store::open(&url, &StoreOptions::default()).await.is_err(), "it has an owner");
     process.kill();
-    let (store, _) = store::open(&url, Synchronous::Full).await.expect("nobody has it");
+    let (store, _) = store::open(&url, &StoreOptions::default()).await.expect("nobody has it");
     store.close().await.expect("a good end");
     drop(store);
     process.restart().await;

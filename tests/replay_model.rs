@@ -128,7 +128,7 @@ impl Ground {
         let started = Instant::now();
         // After a crash whatever was under way has to end first.
         let (store, start) = loop {
-            match store::open(&url, Synchronous::Normal).await {
+            match store::open(&url, &Synchronous::Normal.into()).await {
                 Ok(opened) => break opened,
                 Err(error) if started.elapsed() > support::PATIENCE => panic!("{error}"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,

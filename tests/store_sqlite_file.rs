@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use channelstream::domain::position::{Epoch, Position};
-use channelstream::store::{self, Batch, Start, Store, StoreError, Synchronous};
+use channelstream::store::{self, Batch, Start, Store, StoreError, StoreOptions, Synchronous};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 use uuid::Uuid;
@@ -15,7 +15,7 @@ fn url(path: &Path) -> String {
 }
 
 async fn open(path: &Path) -> Result<(Arc<dyn Store>, Start), StoreError> {
-    store::open(&url(path), Synchronous::Full).await
+    store::open(&url(path), &StoreOptions::default()).await
 }
 
 /// Why a store cannot be used.
@@ -132,7 +132,7 @@ async fn places_that_cannot_be_are_named() {
     std::fs::create_dir(folder.path().join("folder.db")).unwrap();
     assert!(refusal(&folder.path().join("folder.db")).await.contains("folder.db"));
     for url in ["", "store.db", "mysql://localhost/store", "sqlite://store.db?mode=wrong"] {
-        let error = store::open(url, Synchronous::Full).await.err();
+        let error = store::open(url, &StoreOptions::default()).await.err();
         assert!(matches!(error, Some(StoreError::Unusable(_))), "{url:?}: {error:?}");
     }
 }
@@ -154,7 +154,7 @@ async fn a_store_is_a_file() {
         "sqlite:",
         "sqlite://",
     ] {
-        let error = store::open(url, Synchronous::Full).await.err();
+        let error = store::open(url, &StoreOptions::default()).await.err();
         assert!(matches!(error, Some(StoreError::Unusable(_))), "{url:?}: {error:?}");
     }
     assert!(!folder.path().join("store.db").exists(), "not even begun");
@@ -190,12 +190,12 @@ async fn tables_of_another_application_are_refused() {
 async fn epochs(first: Synchronous, good_end: bool, second: Synchronous) -> (Epoch, Epoch) {
     let folder = tempfile::tempdir().unwrap();
     let url = url(&folder.path().join("store.db"));
-    let (store, before) = store::open(&url, first).await.unwrap();
+    let (store, before) = store::open(&url, &first.into()).await.unwrap();
     if good_end {
         store.close().await.unwrap();
     }
     drop(store);
-    let (_, after) = store::open(&url, second).await.unwrap();
+    let (_, after) = store::open(&url, &second.into()).await.unwrap();
     (before.epoch, after.epoch)
 }
 
@@ -227,7 +227,7 @@ async fn a_doubt_lasts_until_the_next_start() {
     let mut epochs = Vec::new();
     // None of these runs ends well.
     for synchronous in [Normal, Full, Full, Normal, Normal] {
-        epochs.push(store::open(&url, synchronous).await.unwrap().1.epoch);
+        epochs.push(store::open(&url, &synchronous.into()).await.unwrap().1.epoch);
     }
     let goes_on: Vec<bool> = epochs.windows(2).map(|pair| pair[0] == pair[1]).collect();
     assert_eq!(goes_on, [false, true, true, false]);
@@ -237,7 +237,7 @@ async fn a_doubt_lasts_until_the_next_start() {
 async fn numbering_goes_on_in_a_new_epoch() {
     let folder = tempfile::tempdir().unwrap();
     let url = url(&folder.path().join("store.db"));
-    let (store, _) = store::open(&url, Synchronous::Normal).await.unwrap();
+    let (store, _) = store::open(&url, &Synchronous::Normal.into()).await.unwrap();
     let batch = Batch {
         id: Uuid::new_v4(),
         before: Position(0),
@@ -247,7 +247,7 @@ async fn numbering_goes_on_in_a_new_epoch() {
     };
     store.commit(&batch).await.unwrap();
     drop(store);
-    let (_, start) = store::open(&url, Synchronous::Normal).await.unwrap();
+    let (_, start) = store::open(&url, &Synchronous::Normal.into()).await.unwrap();
     assert_eq!(start.head, Position(7));
 }
 

@@ -18,6 +18,7 @@ use super::auth::{Credentials, credentials};
 use super::error::{ApiError, render_page};
 use super::links::{is_https, script_name};
 use super::state::AppState;
+use crate::config::Config;
 
 /// What must stay escaped in a path.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`');
@@ -33,6 +34,11 @@ impl Edge {
     /// In front of these routes.
     pub fn new(state: AppState, routes: axum::Router) -> Self {
         Self { state, routes }
+    }
+
+    /// What its handlers share.
+    pub fn state(&self) -> &AppState {
+        &self.state
     }
 
     /// Answers one request. `peer`: who sent it.
@@ -51,7 +57,7 @@ impl Edge {
         };
         let mut response = render_page(response, &headers, &path);
         if !path.starts_with("/static/") {
-            self.add_cors(&headers, response.headers_mut());
+            add_cors(&self.state.config, &headers, response.headers_mut());
         }
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
@@ -71,28 +77,29 @@ impl Edge {
         let Ok(response) = self.routes.clone().oneshot(request).await;
         Ok(response)
     }
+}
 
-    fn add_cors(&self, request: &HeaderMap, response: &mut HeaderMap) {
-        const ALWAYS: [(HeaderName, &str); 4] = [
-            (HeaderName::from_static("xdomainrequestallowed"), "1"),
-            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS, PUT, DELETE, PATCH"),
-            (
-                header::ACCESS_CONTROL_ALLOW_HEADERS,
-                "Content-Type, Depth, User-Agent, X-File-Size, X-Requested-With, If-Modified-Since, X-File-Name, \
-                 Cache-Control, Pragma, Origin, Connection, Referer, Cookie",
-            ),
-            (header::ACCESS_CONTROL_MAX_AGE, "86400"),
-        ];
-        let origin = request.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-        if !self.state.config.allow_cors.allows(None) {
-            response.append(header::VARY, HeaderValue::from_static("Origin"));
-        }
-        if self.state.config.allow_cors.allows(origin) {
-            response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        }
-        for (name, value) in ALWAYS {
-            response.insert(name, HeaderValue::from_static(value));
-        }
+/// Says which pages may read an answer.
+pub fn add_cors(config: &Config, request: &HeaderMap, response: &mut HeaderMap) {
+    const ALWAYS: [(HeaderName, &str); 4] = [
+        (HeaderName::from_static("xdomainrequestallowed"), "1"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS, PUT, DELETE, PATCH"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "Content-Type, Depth, User-Agent, X-File-Size, X-Requested-With, If-Modified-Since, X-File-Name, \
+             Cache-Control, Pragma, Origin, Connection, Referer, Cookie",
+        ),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ];
+    let origin = request.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    if !config.allow_cors.allows(None) {
+        response.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+    if config.allow_cors.allows(origin) {
+        response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    for (name, value) in ALWAYS {
+        response.insert(name, HeaderValue::from_static(value));
     }
 }
 

@@ -7,6 +7,7 @@ mod backend;
 mod body;
 pub mod edge;
 mod error;
+pub mod front;
 mod links;
 mod listen;
 pub mod patience;

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::domain::listen::Departure;
 use crate::domain::names::{ConnectionId, ListenerId};
 use crate::domain::operation::{ExpireFloors, ExpireMessages, ForgetIdleUsers, Operation, Post, Posted, Sweep};
-use crate::domain::position::Epoch;
+use crate::domain::position::{Epoch, Position};
 use crate::domain::replay::Since;
 use crate::domain::router::Router;
 use crate::domain::timestamp::Moment;
@@ -236,9 +236,20 @@ impl Hub {
         self.journal.is_stuck()
     }
 
-    /// Waits until nothing can be kept any more, because the journal failed.
-    pub async fn failed(&self) {
+    /// Waits until nothing can be kept any more, because the store is not ours any more, or the
+    /// journal failed.
+    pub async fn journal_ended(&self) {
         self.journal.ended().await;
+    }
+
+    /// Whether another server took the store.
+    pub fn is_lost(&self) -> bool {
+        self.journal.is_lost()
+    }
+
+    /// Up to where the log was applied.
+    pub fn head(&self) -> Position {
+        self.live.lock().router.head()
     }
 
     /// How many listen.

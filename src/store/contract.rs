@@ -2,6 +2,9 @@
 //! It is meant to stay small: extend it when an operation needs something that memory cannot hold,
 //! and then for all engines at once, with a test in the contract suite.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use chrono::NaiveDateTime;
 use hashbrown::{HashMap, HashSet};
@@ -112,6 +115,21 @@ pub struct StoreTotals {
     pub users: u64,
 }
 
+/// Where a store is: its tables are there and up to date, but another server may own it.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// Becomes the owner of the store, unless another server is. `shown`: up to where this process
+    /// showed its log before, if it did; where the store has less, a new epoch begins.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if it cannot be reached now; [`StoreError::Unusable`] if trying
+    /// again is useless.
+    async fn take_over(&self, shown: Position) -> Result<Option<(Arc<dyn Store>, Start)>, StoreError>;
+
+    /// How an operator knows it; without secrets.
+    fn name(&self) -> String;
+}
+
 /// Durable memory. One server owns a store, and one task of it writes.
 #[async_trait]
 pub trait Store: Send + Sync {
@@ -124,7 +142,17 @@ pub trait Store: Send + Sync {
 
     /// After an unclear commit: whether that batch is in the store. Once this answers, the batch
     /// can no longer get in.
+    ///
+    /// # Errors
+    /// [`StoreError::NotOurs`] if another server took the store.
     async fn settle(&self, batch: Uuid) -> Result<bool, StoreError>;
+
+    /// Whether the store can be reached and is ours; asked while there is nothing to commit.
+    /// Connections that broke are made again.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] and [`StoreError::NotOurs`].
+    async fn check(&self) -> Result<(), StoreError>;
 
     /// The channels of these names that exist, with history and without members.
     async fn channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError>;
@@ -171,4 +199,28 @@ pub enum Synchronous {
     Full,
     /// Faster; a power cut may lose the last commits, never corrupt.
     Normal,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreOptions {
+    /// For SQLite.
+    pub synchronous: Synchronous,
+    /// Connections that read, beside the one that writes; for Postgres.
+    pub readers: u32,
+    /// How long one request to the database may take until its connection counts as broken; for
+    /// Postgres.
+    pub timeout: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { synchronous: Synchronous::Full, readers: 4, timeout: Duration::from_secs(5) }
+    }
+}
+
+impl From<Synchronous> for StoreOptions {
+    fn from(synchronous: Synchronous) -> Self {
+        Self { synchronous, ..Self::default() }
+    }
 }

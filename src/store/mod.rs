@@ -8,22 +8,35 @@ mod sqlite;
 use std::sync::Arc;
 
 pub use contract::{
-    Batch, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreTotals, StoredConnection, Synchronous,
+    Batch, Database, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals, StoredConnection,
+    Synchronous,
 };
 
-/// Opens the store of a URL, creates or migrates its tables, and becomes its owner.
+use crate::domain::position::Position;
+
+/// Finds the database of a URL, and creates or migrates its tables.
 ///
 /// # Errors
 /// [`StoreError::Unusable`] with a sentence for the operator.
-pub async fn open(url: &str, synchronous: Synchronous) -> Result<(Arc<dyn Store>, Start), StoreError> {
+pub async fn database(url: &str, options: &StoreOptions) -> Result<Arc<dyn Database>, StoreError> {
     let scheme = url.split_once(':').map(|(scheme, _)| scheme);
     match scheme {
-        Some("sqlite") => {
-            let (store, start) = sqlite::SqliteStore::open(url, synchronous).await?;
-            Ok((Arc::new(store), start))
-        }
+        Some("sqlite") => Ok(Arc::new(sqlite::SqliteDatabase::open(url, options).await?)),
         _ => Err(StoreError::Unusable(
             "`database_url` names no engine that this server has: write sqlite://FILE".to_owned(),
         )),
     }
+}
+
+/// Opens the store of a URL at once, as its owner.
+///
+/// # Errors
+/// As [`database`] and [`Database::take_over`]; [`StoreError::Unusable`] also if another server is
+/// the owner.
+pub async fn open(url: &str, options: &StoreOptions) -> Result<(Arc<dyn Store>, Start), StoreError> {
+    let database = database(url, options).await?;
+    let owned = database.take_over(Position::default()).await?;
+    owned.ok_or_else(|| {
+        StoreError::Unusable(format!("another server is using the database {}: stop it first", database.name()))
+    })
 }

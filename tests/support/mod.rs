@@ -168,7 +168,10 @@ impl TestServer {
 
     /// Waits until so many listen.
     pub async fn listeners(&self, count: usize) {
-        until(&format!("{count} listeners"), async || self.server().hub().listener_count() == count).await;
+        until(&format!("{count} listeners"), async || {
+            self.server().hub().expect("the owner of its store").listener_count() == count
+        })
+        .await;
     }
 }
 

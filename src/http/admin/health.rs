@@ -19,6 +19,11 @@ pub struct Health {
 
 /// `GET /healthz`: the process answers.
 pub async fn healthz() -> Json<Health> {
+    alive()
+}
+
+/// What a probe is told while the process answers.
+pub fn alive() -> Json<Health> {
     Json(Health { status: "alive", reason: None })
 }
 
@@ -31,6 +36,11 @@ pub async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Health>)
     };
     match ready {
         Ok(()) => (StatusCode::OK, Json(Health { status: "ready", reason: None })),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ready", reason: Some(reason) })),
+        Err(reason) => not_ready(reason),
     }
+}
+
+/// What a probe is told while the server cannot be sent work.
+pub fn not_ready(reason: &'static str) -> (StatusCode, Json<Health>) {
+    (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ready", reason: Some(reason) }))
 }

@@ -6,6 +6,6 @@ mod pages;
 mod session;
 
 pub use assets::asset;
-pub use health::{healthz, readyz};
+pub use health::{alive, healthz, not_ready, readyz};
 pub use pages::{explorer, openapi, panel, report};
 pub use session::{sign_in, sign_in_page, sign_out};

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,7 +28,8 @@ use crate::domain::replay::Doubt;
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
 use crate::store::contract::{
-    Batch, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreTotals, StoredConnection, Synchronous,
+    Batch, Database, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals, StoredConnection,
+    Synchronous,
 };
 use crate::store::migrate;
 
@@ -43,6 +45,13 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Statements that each connection keeps prepared: more than there are.
 const PREPARED: usize = 64;
 
+/// A file that may hold a store.
+pub struct SqliteDatabase {
+    path: PathBuf,
+    options: SqliteConnectOptions,
+    synchronous: Synchronous,
+}
+
 /// See the module.
 pub struct SqliteStore {
     options: SqliteConnectOptions,
@@ -52,22 +61,21 @@ pub struct SqliteStore {
     _lock: File,
 }
 
-impl SqliteStore {
-    /// Opens or creates the file that a URL like `sqlite://channelstream.db` names.
+impl SqliteDatabase {
+    /// Finds or creates the file that a URL like `sqlite://channelstream.db` names.
     ///
     /// # Errors
     /// [`StoreError::Unusable`] with a sentence for the operator.
-    pub async fn open(url: &str, synchronous: Synchronous) -> Result<(Self, Start), StoreError> {
-        let options = SqliteConnectOptions::from_str(url)
+    pub async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        let connect = SqliteConnectOptions::from_str(url)
             .map_err(|error| StoreError::Unusable(format!("`database_url` is not a SQLite URL: {error}")))?;
-        let path = options.get_filename();
+        let path = connect.get_filename();
         let in_memory = ["mode=memory", ":memory:"].iter().any(|memory| url.contains(memory));
         if in_memory || path.as_os_str().is_empty() || path.to_string_lossy().starts_with("file:") {
             return Err(StoreError::Unusable("`database_url` must name a file: sqlite://FILE".to_owned()));
         }
         let path = create_private(path)?;
-        let lock = own(&path)?;
-        let options = options
+        let connect = connect
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
@@ -75,26 +83,46 @@ impl SqliteStore {
             .busy_timeout(BUSY)
             .statement_cache_capacity(PREPARED)
             .disable_statement_logging();
-        let unusable = |error: sqlx::Error| {
-            StoreError::Unusable(format!("the database {} cannot be opened: {error}", path.display()))
-        };
-        let mut writer = options.connect().await.map_err(unusable)?;
-        migrate::sqlite(&mut writer, migrations::migrations::runner()).await?;
+        let database = Self { path, options: connect, synchronous: options.synchronous };
+        let mut connection = database.options.connect().await.map_err(|error| database.unusable(error))?;
+        migrate::sqlite(&mut connection, migrations::migrations::runner()).await?;
+        connection.close().await.map_err(|error| database.unusable(error))?;
+        Ok(database)
+    }
+
+    fn unusable(&self, error: sqlx::Error) -> StoreError {
+        StoreError::Unusable(format!("the database {} cannot be opened: {error}", self.path.display()))
+    }
+
+    async fn store(&self, lock: File, shown: Position) -> sqlx::Result<(SqliteStore, Start)> {
+        let mut writer = self.options.connect().await?;
         // That the file is in use must be on the disk before anything else is.
-        let start = take_over(&mut writer, synchronous).await.map_err(unusable)?;
-        let options = match synchronous {
-            Synchronous::Full => options,
-            Synchronous::Normal => options.synchronous(SqliteSynchronous::Normal),
+        let start = take_over(&mut writer, self.synchronous, shown).await?;
+        let options = match self.synchronous {
+            Synchronous::Full => self.options.clone(),
+            Synchronous::Normal => self.options.clone().synchronous(SqliteSynchronous::Normal),
         };
-        writer.close().await.map_err(unusable)?;
-        let writer = options.connect().await.map_err(unusable)?;
+        writer.close().await?;
+        let writer = options.connect().await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY)
             .connect_with(options.clone().create_if_missing(false).pragma("query_only", "1"))
-            .await
-            .map_err(unusable)?;
-        Ok((Self { options, writer: Mutex::new(Some(writer)), readers, _lock: lock }, start))
+            .await?;
+        Ok((SqliteStore { options, writer: Mutex::new(Some(writer)), readers, _lock: lock }, start))
+    }
+}
+
+#[async_trait]
+impl Database for SqliteDatabase {
+    async fn take_over(&self, shown: Position) -> Result<Option<(Arc<dyn Store>, Start)>, StoreError> {
+        let Some(lock) = own(&self.path)? else { return Ok(None) };
+        let (store, start) = self.store(lock, shown).await.map_err(|error| self.unusable(error))?;
+        Ok(Some((Arc::new(store), start)))
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
     }
 }
 
@@ -108,8 +136,8 @@ fn create_private(path: &Path) -> Result<PathBuf, StoreError> {
     })
 }
 
-/// Becomes the one owner of the file for as long as the lock lives.
-fn own(path: &Path) -> Result<File, StoreError> {
+/// Becomes the one owner of the file for as long as the lock lives, unless another server is.
+fn own(path: &Path) -> Result<Option<File>, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push("-owner");
     let name = PathBuf::from(name);
@@ -117,11 +145,8 @@ fn own(path: &Path) -> Result<File, StoreError> {
         StoreError::Unusable(format!("{} cannot be written: {error}; see `database_url`", name.display()))
     })?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
-            "another server is using the database {}: stop it, or give this one a `database_url` of its own",
-            path.display()
-        ))),
+        Ok(()) => Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(None),
         Err(std::fs::TryLockError::Error(error)) => {
             Err(StoreError::Unusable(format!("{} cannot be locked: {error}", name.display())))
         }
@@ -135,7 +160,7 @@ const IN_USE_UNSAFE: i64 = 2;
 
 /// Reads where the log stands, and notes that it is in use. A new numbering begins with a new
 /// store, and where a power cut may have taken commits whose cursors were given out.
-async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous) -> sqlx::Result<Start> {
+async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous, shown: Position) -> sqlx::Result<Start> {
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
     query!("INSERT INTO meta (id, head, last_batch, clean) VALUES (1, 0, x'', 1) ON CONFLICT DO NOTHING")
         .execute(&mut *transaction)
@@ -146,7 +171,7 @@ async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous) -> s
         .await?;
     let newest =
         query_scalar!("SELECT id FROM epochs ORDER BY number DESC LIMIT 1").fetch_optional(&mut *transaction).await?;
-    let doubtful = meta.clean == IN_USE_UNSAFE;
+    let doubtful = meta.clean == IN_USE_UNSAFE || (meta.head as u64) < shown.0;
     let epoch = match newest {
         Some(id) if !doubtful => id,
         _ => {
@@ -218,6 +243,11 @@ impl Store for SqliteStore {
         let last = query_scalar!("SELECT last_batch FROM meta WHERE id = 1").fetch_one(&mut *transaction).await;
         transaction.rollback().await.map_err(classify)?;
         Ok(last.map_err(classify)? == batch.as_bytes())
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        query_scalar!("SELECT head FROM meta WHERE id = 1").fetch_one(&self.readers).await.map_err(classify)?;
+        Ok(())
     }
 
     async fn channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError> {

@@ -8,4 +8,4 @@ mod retention;
 mod values;
 mod write;
 
-pub use engine::SqliteStore;
+pub use engine::SqliteDatabase;

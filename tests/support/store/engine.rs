@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use channelstream::store::{self, Start, Store, StoreError, Synchronous};
+use channelstream::store::{self, Start, Store, StoreError, StoreOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, query_scalar};
 use tempfile::TempDir;
@@ -41,7 +41,7 @@ impl Sqlite {
 #[async_trait]
 impl Engine for Sqlite {
     async fn open(&self) -> Result<(Arc<dyn Store>, Start), StoreError> {
-        store::open(&format!("sqlite://{}/store.db", self.0.path().display()), Synchronous::Full).await
+        store::open(&format!("sqlite://{}/store.db", self.0.path().display()), &StoreOptions::default()).await
     }
 
     async fn rows(&self, sql: &str) -> Vec<String> {

@@ -163,7 +163,7 @@ struct Filler {
 impl Filler {
     async fn open(file: &Path) -> anyhow::Result<Self> {
         // What breaks off is filled anew, so that nothing needs to be safe from a power cut.
-        let (store, start) = store::open(&url(file), Synchronous::Normal).await?;
+        let (store, start) = store::open(&url(file), &Synchronous::Normal.into()).await?;
         Ok(Self { store, head: start.head })
     }
 

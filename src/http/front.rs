@@ -1,0 +1,65 @@
+//! The front: to whom a request goes. While this server owns the store, to its edge; while it stands
+//! by, everybody is told that there is nobody yet.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::response::{IntoResponse, Response};
+use parking_lot::RwLock;
+
+use super::admin::{alive, not_ready};
+use super::edge::{Edge, add_cors};
+use super::error::ApiError;
+use super::state::AppState;
+use crate::config::Config;
+
+/// Why a standby is not ready.
+const STANDBY: &str = "another server owns the store: this one stands by";
+
+/// Stands by until it is told to serve.
+pub struct Front {
+    config: Arc<Config>,
+    edge: RwLock<Option<Edge>>,
+}
+
+impl Front {
+    /// Nobody serves yet.
+    pub fn new(config: Arc<Config>) -> Self {
+        Self { config, edge: RwLock::default() }
+    }
+
+    /// From now on requests go there.
+    pub fn serve(&self, edge: Edge) {
+        *self.edge.write() = Some(edge);
+    }
+
+    /// From now on nobody serves. Requests under way still end.
+    pub fn stand_by(&self) {
+        *self.edge.write() = None;
+    }
+
+    /// What handlers share, while this server serves.
+    pub fn state(&self) -> Option<AppState> {
+        self.edge.read().as_ref().map(|edge| edge.state().clone())
+    }
+
+    /// Answers one request. `peer`: who sent it.
+    pub async fn answer(&self, request: Request, peer: SocketAddr) -> Response {
+        let edge = self.edge.read().clone();
+        match edge {
+            Some(edge) => edge.answer(request, peer).await,
+            None => self.decline(&request),
+        }
+    }
+
+    fn decline(&self, request: &Request) -> Response {
+        let mut response = match request.uri().path() {
+            "/healthz" => alive().into_response(),
+            "/readyz" => not_ready(STANDBY).into_response(),
+            _ => ApiError::Unavailable("This server stands by.").into_response(),
+        };
+        add_cors(&self.config, request.headers(), response.headers_mut());
+        response
+    }
+}
