@@ -83,7 +83,8 @@ impl Server {
                 SqliteSynchronous::Full => Synchronous::Full,
                 SqliteSynchronous::Normal => Synchronous::Normal,
             },
-            ..StoreOptions::default()
+            readers: config.postgres_pool_size,
+            timeout: config.postgres_timeout,
         };
         let database = store::database(config.database_url.as_str(), &options).await?;
         let (drain, head_timeout) = (config.drain_seconds, config.request_timeout);

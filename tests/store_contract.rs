@@ -20,7 +20,7 @@ use expect_test::expect;
 use hashbrown::HashSet;
 
 use store::{
-    Db, PRIVATE, Sqlite, channel, clock, edit, history_size, message, only, private, random, time, user, uuid,
+    Db, PRIVATE, Postgres, Sqlite, channel, clock, edit, history_size, message, only, private, random, time, user, uuid,
 };
 
 /// The contract for one engine. A test that is missing in this list is dead code, and the
@@ -115,6 +115,7 @@ macro_rules! contract {
 }
 
 contract!(sqlite, Sqlite::new());
+contract!(postgres, Postgres::new());
 
 // ---- Start ----
 

@@ -156,7 +156,8 @@ What to log: CRITICAL, ERROR, WARNING, INFO, DEBUG or TRACE. CRITICAL is the sam
         accepts: Accepts::SecretWords("an address that begins with `sqlite:` or `postgres://`"),
         explanation: "\
 Where to keep what has to survive a restart: sqlite://channelstream.db, a file in the working
-directory, or sqlite:///var/lib/channelstream.db. postgres:// is for a later release.",
+directory, sqlite:///var/lib/channelstream.db, or postgres://user:password@host/database, where
+?sslmode=verify-full and the like may follow.",
     },
     Key {
         name: "sqlite_synchronous",
@@ -165,6 +166,22 @@ directory, or sqlite:///var/lib/channelstream.db. postgres:// is for a later rel
         explanation: "\
 full: what was acknowledged survives a power cut. normal: faster, but a power cut may lose the last
 commits; nothing breaks, and listeners are told that their cursors ended. SQLite only.",
+    },
+    Key {
+        name: "postgres_pool_size",
+        default: "4",
+        accepts: Accepts::Whole(1..=1000),
+        explanation: "\
+Connections to a Postgres database that read, made when they are needed; one more writes. Most is
+served from memory, so that more are rarely of use.",
+    },
+    Key {
+        name: "postgres_timeout",
+        default: "5",
+        accepts: Accepts::Seconds(0.1..=600.0),
+        explanation: "\
+Seconds that a Postgres database may take to accept a connection or to answer, before the connection
+counts as broken and another one is made.",
     },
     Key {
         name: "gc_conns_after",

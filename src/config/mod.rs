@@ -64,6 +64,10 @@ pub struct Config {
     pub database_url: DatabaseUrl,
     /// How much SQLite waits for the disk.
     pub sqlite_synchronous: SqliteSynchronous,
+    /// Connections to Postgres that read.
+    pub postgres_pool_size: u32,
+    /// How long Postgres may take to answer.
+    pub postgres_timeout: Duration,
     /// How long a connection without listener is kept.
     pub gc_conns_after: Duration,
     /// How long floors outlive a user's last connection.
@@ -198,6 +202,8 @@ impl Config {
                     _ => None,
                 }
             })?,
+            postgres_pool_size: written.value("postgres_pool_size", value::whole)?,
+            postgres_timeout: written.value("postgres_timeout", value::seconds)?,
             gc_conns_after: written.value("gc_conns_after", value::seconds)?,
             resume_window: written.value("resume_window", value::seconds)?,
             forget_users_after: written.value("forget_users_after", value::days)?,

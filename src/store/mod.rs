@@ -2,8 +2,12 @@
 
 mod contract;
 mod migrate;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod rows;
+#[cfg(feature = "sqlite")]
 mod sqlite;
+mod values;
 
 use std::sync::Arc;
 
@@ -21,9 +25,13 @@ use crate::domain::position::Position;
 pub async fn database(url: &str, options: &StoreOptions) -> Result<Arc<dyn Database>, StoreError> {
     let scheme = url.split_once(':').map(|(scheme, _)| scheme);
     match scheme {
+        #[cfg(feature = "sqlite")]
         Some("sqlite") => Ok(Arc::new(sqlite::SqliteDatabase::open(url, options).await?)),
+        #[cfg(feature = "postgres")]
+        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::PostgresDatabase::open(url, options).await?)),
         _ => Err(StoreError::Unusable(
-            "`database_url` names no engine that this server has: write sqlite://FILE".to_owned(),
+            "`database_url` names no engine that this server has: write sqlite://FILE or postgres://USER@HOST/DATABASE"
+                .to_owned(),
         )),
     }
 }

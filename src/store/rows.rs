@@ -114,6 +114,47 @@ impl<'a> Rows<'a> {
         rows
     }
 
+    /// Whether there is nothing but new log entries, and inbox rows for them.
+    #[cfg(feature = "postgres")]
+    pub fn only_appends(&self) -> bool {
+        let Self {
+            entries: _,
+            inbox: _,
+            channels,
+            users,
+            opened,
+            floors_ended,
+            subscribed,
+            floors_set,
+            unsubscribed,
+            ended,
+            inbox_copies,
+            gone,
+            changed,
+            trimmed_channels,
+            trimmed_inboxes,
+            expired_channels,
+            forgotten,
+            floors_expired,
+        } = self;
+        channels.is_empty()
+            && users.is_empty()
+            && opened.is_empty()
+            && floors_ended.is_empty()
+            && subscribed.is_empty()
+            && floors_set.is_empty()
+            && unsubscribed.is_empty()
+            && ended.is_empty()
+            && inbox_copies.is_empty()
+            && gone.is_empty()
+            && changed.is_empty()
+            && trimmed_channels.is_empty()
+            && trimmed_inboxes.is_empty()
+            && expired_channels.is_empty()
+            && forgotten.is_empty()
+            && floors_expired.is_none()
+    }
+
     fn add(&mut self, event: &'a Event, head: Position) {
         match event {
             Event::ChannelKept { name, uuid, settings } => self.channels.push((name, *uuid, settings)),

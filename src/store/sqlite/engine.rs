@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::read::{read_channels, read_connections, read_held, read_users};
 use super::replay::{read_holding, read_replay};
-use super::values::{channel_name, epoch_of, list, username};
+use super::values::list;
 use super::write::write;
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
@@ -32,6 +32,7 @@ use crate::store::contract::{
     Synchronous,
 };
 use crate::store::migrate;
+use crate::store::values::{channel_name, epoch_of, username};
 
 mod migrations {
     #![allow(missing_docs)]

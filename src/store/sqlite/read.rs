@@ -1,72 +1,20 @@
 //! Reading what memory lacks.
 
 use hashbrown::HashMap;
-use serde_json::value::RawValue;
 use sqlx::query;
 use sqlx::sqlite::SqlitePool;
 
-use super::values::{channel_name, corrupt, list, username, uuid_of};
-use crate::domain::channel::{Channel, Logged, Retained};
-use crate::domain::draft::{Held, HeldByUuid};
-use crate::domain::message::Message;
+use super::values::{list, uuid_of};
+use crate::domain::channel::{Channel, Retained};
+use crate::domain::draft::HeldByUuid;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::Position;
-use crate::domain::settings::ChannelSettings;
 use crate::domain::state::Profile;
-use crate::domain::timestamp::{Timestamp, from_micros};
+use crate::domain::timestamp::from_micros;
 use crate::domain::user::{Floor, User};
 use crate::json;
 use crate::store::contract::StoredConnection;
-
-fn settings_of(flags: [i64; 5], history_size: i64, replay_size: i64, history_ttl: Option<i64>) -> ChannelSettings {
-    let [notify_presence, store_history, user_lists, notify_state, store_frames] = flags.map(|flag| flag != 0);
-    ChannelSettings {
-        notify_presence,
-        store_history,
-        history_size: history_size as u32,
-        broadcast_presence_with_user_lists: user_lists,
-        notify_state,
-        store_frames,
-        replay_size: replay_size as u32,
-        history_ttl: history_ttl.map(|seconds| seconds as u32),
-    }
-}
-
-/// A log entry of a message as it was read.
-pub(super) struct MessageRow {
-    pub(super) position: i64,
-    pub(super) edit: Option<i64>,
-    pub(super) uuid: Vec<u8>,
-    pub(super) sender: Option<String>,
-    pub(super) timestamp: Option<String>,
-    pub(super) edited: Option<String>,
-    pub(super) audience: Option<String>,
-    pub(super) body: Option<String>,
-    pub(super) committed: i64,
-}
-
-impl MessageRow {
-    pub(super) fn logged(self, channel: Option<ChannelName>) -> sqlx::Result<Logged> {
-        let time = |text: &str| Timestamp::parse(text).ok_or_else(|| corrupt("timestamp"));
-        let body = self.body.map(RawValue::from_string).transpose().map_err(|_| corrupt("body"))?;
-        let message = Message {
-            uuid: uuid_of(&self.uuid)?,
-            channel,
-            sender: username(self.sender.as_deref().unwrap_or_default())?,
-            body: body.map(Into::into),
-            timestamp: time(self.timestamp.as_deref().unwrap_or_default())?,
-            edited: self.edited.as_deref().map(time).transpose()?,
-            audience: json::audience_from_text(self.audience.as_deref()).ok_or_else(|| corrupt("audience"))?,
-            no_history: false,
-        };
-        Ok(Logged {
-            position: Position(self.position as u64),
-            edit: self.edit.map(|edit| Position(edit as u64)),
-            committed: self.committed,
-            message: message.into(),
-        })
-    }
-}
+use crate::store::values::{EntryRow, channel_name, corrupt, settings_of, username};
 
 pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<ChannelName, Channel>> {
     let mut transaction = readers.begin().await?;
@@ -93,6 +41,7 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
             row.notify_state,
             row.store_frames,
         ];
+        let flags = flags.map(|flag| flag != 0);
         let settings = settings_of(flags, row.history_size, row.replay_size, row.history_ttl);
         let mut channel = Channel::new(uuid_of(&row.uuid)?, settings, from_micros(row.last_active));
         channel.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
@@ -120,10 +69,13 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
         .await?;
         for row in rows {
             let Some(name) = names_by_id.get(&row.channel) else { continue };
-            let message = MessageRow {
+            let entry = EntryRow {
                 position: row.position,
+                kind: 0,
+                about: None,
                 edit: row.edit,
-                uuid: row.uuid,
+                uuid: uuid_of(&row.uuid)?,
+                channel: Some(name.to_string()),
                 sender: row.sender,
                 timestamp: row.timestamp,
                 edited: row.edited,
@@ -132,7 +84,7 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
                 committed: row.committed,
             };
             if let Some(channel) = channels.get_mut(name) {
-                channel.history.push(message.logged(Some(name.clone()))?);
+                channel.history.push(entry.logged()?);
                 channel.cut_history();
             }
         }
@@ -194,26 +146,21 @@ pub(super) async fn read_held(readers: &SqlitePool, uuids: &str) -> sqlx::Result
     .await?;
     let mut held = HeldByUuid::with_capacity(rows.len());
     for row in rows {
-        let channel = row.channel.as_deref().map(channel_name).transpose()?;
-        let key = (uuid_of(&row.uuid)?, channel.clone());
-        let entry = if row.kind == 0 {
-            let message = MessageRow {
-                position: row.position,
-                edit: row.edit,
-                uuid: row.uuid,
-                sender: row.sender,
-                timestamp: row.timestamp,
-                edited: row.edited,
-                audience: row.audience,
-                body: row.body,
-                committed: row.committed,
-            };
-            Held::Message(message.logged(channel)?)
-        } else {
-            let about = row.about.map(|about| Position(about as u64));
-            Held::Deletion { position: Position(row.position as u64), about }
+        let entry = EntryRow {
+            position: row.position,
+            kind: row.kind,
+            about: row.about,
+            edit: row.edit,
+            uuid: uuid_of(&row.uuid)?,
+            channel: row.channel,
+            sender: row.sender,
+            timestamp: row.timestamp,
+            edited: row.edited,
+            audience: row.audience,
+            body: row.body,
+            committed: row.committed,
         };
-        held.insert(key, entry);
+        held.insert((entry.uuid, entry.channel()?), entry.held()?);
     }
     Ok(held)
 }

@@ -3,15 +3,12 @@
 use sqlx::sqlite::SqlitePool;
 use sqlx::{query, query_scalar};
 
-use super::read::MessageRow;
-use super::values::{channel_name, corrupt, list, uuid_of};
-use crate::domain::frame::Frame;
-use crate::domain::message::{Audience, Deletion, Edit, Message};
+use super::values::{list, uuid_of};
 use crate::domain::names::ChannelName;
 use crate::domain::position::Position;
 use crate::domain::replay::Doubt;
-use crate::json;
 use crate::store::contract::{ReplayPage, ReplayQuery};
+use crate::store::values::{EntryRow, channel_name};
 
 pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -> sqlx::Result<ReplayPage> {
     let mut transaction = readers.begin().await?;
@@ -57,30 +54,21 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
     .await?;
     let mut page = ReplayPage::default();
     for row in rows {
-        let channel = row.channel.as_deref().map(channel_name).transpose()?;
-        let position = Some(Position(row.position as u64));
-        page.frames.push(if row.kind == 2 {
-            let audience = json::audience_from_text(row.audience.as_deref()).ok_or_else(|| corrupt("audience"))?;
-            let uuid = uuid_of(&row.uuid)?;
-            let deletion = Deletion { uuid, channel, audience: Audience::default(), no_history: false };
-            Frame::Deletion { position, deletion: deletion.into(), audience: audience.into() }
-        } else {
-            let is_edit = row.kind == 1;
-            let message = MessageRow {
-                position: row.position,
-                edit: None,
-                uuid: row.uuid,
-                sender: row.sender,
-                timestamp: row.timestamp,
-                edited: row.edited,
-                audience: row.audience,
-                body: row.body,
-                committed: row.committed,
-            }
-            .logged(channel)?
-            .message;
-            if is_edit { edit_frame(position, &message) } else { Frame::Message { position, message } }
-        });
+        let entry = EntryRow {
+            position: row.position,
+            kind: row.kind,
+            about: None,
+            edit: None,
+            uuid: uuid_of(&row.uuid)?,
+            channel: row.channel,
+            sender: row.sender,
+            timestamp: row.timestamp,
+            edited: row.edited,
+            audience: row.audience,
+            body: row.body,
+            committed: row.committed,
+        };
+        page.frames.push(entry.frame()?);
     }
     let rows = query!(
         r#"SELECT channels.name, max(channels.trimmed, coalesce(
@@ -99,21 +87,6 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
         query_scalar!("SELECT trimmed FROM users WHERE name = ?1", user).fetch_optional(&mut *transaction).await?;
     page.trimmed.push((None, Position(trimmed.unwrap_or_default() as u64)));
     Ok(page)
-}
-
-/// An edit as it is shown late: all that the message says now.
-fn edit_frame(position: Option<Position>, message: &Message) -> Frame {
-    let edit = Edit {
-        uuid: message.uuid,
-        channel: message.channel.clone(),
-        sender: Some(message.sender.clone()),
-        body: message.body.clone(),
-        timestamp: Some(message.timestamp),
-        edited: message.edited.unwrap_or(message.timestamp),
-        audience: Audience::default(),
-        no_history: false,
-    };
-    Frame::Edit { position, edit: edit.into(), audience: message.audience.clone().into() }
 }
 
 pub(super) async fn read_holding(readers: &SqlitePool, user: &str, doubts: &[Doubt]) -> sqlx::Result<Vec<Doubt>> {

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use channelstream::domain::position::Position;
 use channelstream::store::{self, Start, Store, StoreError, StoreOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, query_scalar};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
+
+use super::postgres;
 
 /// An engine under test: the place of one store, new and empty at first.
 #[async_trait]
@@ -53,6 +57,49 @@ impl Engine for Sqlite {
         let columns = r#"SELECT 'SELECT coalesce(iif(typeof("' || c.name || '") = ''blob'', hex("' || c.name || '"), '
                              || 'CAST("' || c.name || '" AS TEXT)), '''') FROM "' || t.name || '"'
                          FROM sqlite_schema AS t JOIN pragma_table_xinfo(t.name) AS c WHERE t.type = 'table'"#;
+        let mut rows = Vec::new();
+        for select in self.rows(columns).await {
+            rows.extend(self.rows(&select).await);
+        }
+        rows
+    }
+}
+
+/// A database of a Postgres server that all tests share.
+pub struct Postgres(OnceCell<String>);
+
+impl Postgres {
+    pub fn new() -> Self {
+        Self(OnceCell::new())
+    }
+
+    async fn url(&self) -> &str {
+        self.0.get_or_init(async || postgres::shared().database().await).await
+    }
+}
+
+#[async_trait]
+impl Engine for Postgres {
+    async fn open(&self) -> Result<(Arc<dyn Store>, Start), StoreError> {
+        let database = store::database(self.url().await, &StoreOptions::default()).await?;
+        // That a session broke, and with it the owner's lock, the server notices a little later.
+        for _ in 0..1_000 {
+            if let Some(opened) = database.take_over(Position::default()).await? {
+                return Ok(opened);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("the store has an owner still");
+    }
+
+    async fn rows(&self, sql: &str) -> Vec<String> {
+        let mut connection = postgres::connect(self.url().await).await;
+        query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await.expect(sql)
+    }
+
+    async fn everything(&self) -> Vec<String> {
+        let columns = "SELECT format('SELECT coalesce(%I::text, '''') FROM %I', column_name, table_name)
+                       FROM information_schema.columns WHERE table_schema = current_schema()";
         let mut rows = Vec::new();
         for select in self.rows(columns).await {
             rows.extend(self.rows(&select).await);

@@ -3,6 +3,8 @@
 
 mod engine;
 mod everything;
+#[path = "../postgres.rs"]
+mod postgres;
 pub mod random;
 mod text;
 mod world;
@@ -22,7 +24,7 @@ use hashbrown::HashSet;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-pub use engine::{Engine, Sqlite};
+pub use engine::{Engine, Postgres, Sqlite};
 use everything::sorted;
 use world::World;
 pub use world::clock;

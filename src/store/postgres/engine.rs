@@ -1,0 +1,391 @@
+//! The engine: reaching and owning the database, and what the rest of the server asks of it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::NaiveDateTime;
+use hashbrown::{HashMap, HashSet};
+use sqlx::postgres::{PgConnection, PgPool};
+use sqlx::{Connection, query, query_scalar};
+use tokio::sync::Mutex;
+use tracing::warn;
+use uuid::Uuid;
+
+use super::read::{read_channels, read_connections, read_held, read_users};
+use super::replay::{read_holding, read_replay};
+use super::session::{Address, Identity, Reader, Session, classify};
+use super::write::{texts, write};
+use crate::domain::channel::Channel;
+use crate::domain::draft::HeldByUuid;
+use crate::domain::names::{ChannelName, ConnectionId, Username};
+use crate::domain::position::{Numbering, Position};
+use crate::domain::replay::Doubt;
+use crate::domain::timestamp::from_micros;
+use crate::domain::user::User;
+use crate::store::contract::{
+    Batch, Database, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals, StoredConnection,
+};
+use crate::store::migrate;
+use crate::store::values::{channel_name, epoch_of, username};
+
+mod migrations {
+    #![allow(missing_docs)]
+    refinery::embed_migrations!("migrations/postgres");
+}
+
+/// The oldest release that has all we use.
+const OLDEST: i32 = 120_000;
+
+/// A database that may hold a store.
+pub struct PostgresDatabase {
+    address: Address,
+    readers: u32,
+    /// Looks whether the store is free, while another server owns it.
+    candidate: Mutex<Option<Session>>,
+}
+
+/// See the module.
+pub struct PostgresStore {
+    address: Address,
+    /// What `meta` says as long as the store is ours.
+    owner: Uuid,
+    /// None after a commit failed: whoever settles it opens a new one.
+    writer: Mutex<Option<Session>>,
+    /// The session that wrote last.
+    last_writer: parking_lot::Mutex<Identity>,
+    readers: PgPool,
+}
+
+impl PostgresDatabase {
+    /// Reaches the database that a URL like `postgres://user:password@host/database` names.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`] with a sentence for the operator.
+    pub async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
+        let address = Address::parse(url, options.timeout)?;
+        let unusable = |error: StoreError| match error {
+            StoreError::Unusable(sentence) => StoreError::Unusable(sentence),
+            StoreError::Unavailable(reason) | StoreError::Refused(reason) => StoreError::Unusable(format!(
+                "the database {} cannot be used: {reason}; see `database_url`",
+                address.name()
+            )),
+            StoreError::NotOurs => StoreError::NotOurs,
+        };
+        let mut connection = address.connect_patiently().await.map_err(unusable)?;
+        suits(&mut connection).await.map_err(unusable)?;
+        migrate::postgres(&mut connection, migrations::migrations::runner()).await?;
+        // It said all that it had to.
+        let _ = connection.close().await;
+        Ok(Self { address, readers: options.readers, candidate: Mutex::new(None) })
+    }
+}
+
+/// Whether we can work with a database at all.
+async fn suits(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let found = query!(
+        r#"SELECT current_setting('server_version_num')::int AS "version!", current_setting('server_version') AS "name!",
+               current_setting('server_encoding') AS "encoding!", current_setting('fsync') AS "fsync!""#
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(classify)?;
+    if found.version < OLDEST {
+        return Err(StoreError::Unavailable(format!(
+            "it is Postgres {}, and 12 is the oldest that will do",
+            found.name
+        )));
+    }
+    if found.encoding != "UTF8" {
+        return Err(StoreError::Unavailable(format!("its encoding is {}: make one with UTF8", found.encoding)));
+    }
+    if found.fsync != "on" {
+        warn!("the database runs with fsync off: a power cut may corrupt it and lose what was acknowledged");
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Database for PostgresDatabase {
+    async fn take_over(&self, shown: Position) -> Result<Option<(Arc<dyn Store>, Start)>, StoreError> {
+        let mut candidate = self.candidate.lock().await;
+        let mut session = match candidate.take() {
+            Some(session) => session,
+            None => self.address.connect().await?,
+        };
+        if !self.address.within(session.try_lock()).await? {
+            *candidate = Some(session);
+            return Ok(None);
+        }
+        let owner = Uuid::new_v4();
+        let start = self.address.within(take_over(&mut session.connection, owner, shown)).await?;
+        let store = PostgresStore {
+            address: self.address.clone(),
+            owner,
+            last_writer: parking_lot::Mutex::new(session.identity.clone()),
+            writer: Mutex::new(Some(session)),
+            readers: self.address.pool(self.readers),
+        };
+        Ok(Some((Arc::new(store), start)))
+    }
+
+    fn name(&self) -> String {
+        self.address.name()
+    }
+}
+
+/// Notes whose the store is from now on, and reads where the log stands. Waits for the last batch of
+/// the owner before. A new numbering begins with a new store, and where the log has less than was
+/// shown of it.
+async fn take_over(connection: &mut PgConnection, owner: Uuid, shown: Position) -> sqlx::Result<Start> {
+    let mut transaction = connection.begin().await?;
+    let head = query_scalar!(
+        "INSERT INTO meta (id, head, last_batch, owner) VALUES (1, 0, $1, $2)
+         ON CONFLICT (id) DO UPDATE SET owner = excluded.owner RETURNING head",
+        Uuid::nil(),
+        owner
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    let latest = query_scalar!("SELECT committed FROM log ORDER BY position DESC LIMIT 1 -- pg")
+        .fetch_optional(&mut *transaction)
+        .await?;
+    let newest = query_scalar!("SELECT id FROM epochs ORDER BY number DESC LIMIT 1 -- pg")
+        .fetch_optional(&mut *transaction)
+        .await?;
+    let epoch = match newest {
+        Some(id) if head as u64 >= shown.0 => id,
+        _ => {
+            let id = Uuid::new_v4().simple().to_string()[..8].to_owned();
+            query!("INSERT INTO epochs (id, after) VALUES ($1, $2)", id, head).execute(&mut *transaction).await?;
+            id
+        }
+    };
+    let epochs = query!("SELECT id, after FROM epochs ORDER BY number -- pg").fetch_all(&mut *transaction).await?;
+    transaction.commit().await?;
+    let epochs = epochs.into_iter().map(|row| Ok((epoch_of(&row.id)?, Position(row.after as u64))));
+    let numbering = Numbering::new(epochs.collect::<sqlx::Result<_>>()?);
+    let (head, latest) = (Position(head as u64), from_micros(latest.unwrap_or_default()));
+    Ok(Start { epoch: epoch_of(&epoch)?, head, latest, numbering })
+}
+
+impl PostgresStore {
+    /// A session to read in; dropped before it is done, it is not used again.
+    async fn reader(&self) -> Result<Reader, StoreError> {
+        Reader::of(&self.readers).await
+    }
+
+    /// A session that holds the owner's lock, after the last one broke.
+    async fn reconnect(&self) -> Result<Session, StoreError> {
+        let mut session = self.address.connect().await?;
+        let before = self.last_writer.lock().clone();
+        if let Err(error) = self.address.within(session.lock_again(&before)).await {
+            // Another server may hold it, and say so soon.
+            let mut session = self.address.connect().await?;
+            self.expect_ours(&mut session).await?;
+            return Err(error);
+        }
+        *self.last_writer.lock() = session.identity.clone();
+        Ok(session)
+    }
+
+    /// Fails unless the store is ours.
+    async fn expect_ours(&self, session: &mut Session) -> Result<(), StoreError> {
+        let owner = query_scalar!("SELECT owner FROM meta WHERE id = 1").fetch_one(&mut session.connection);
+        if self.address.within(owner).await? == self.owner { Ok(()) } else { Err(StoreError::NotOurs) }
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut held = self.writer.lock().await;
+        let Some(mut writer) = held.take() else {
+            return Err(StoreError::Unavailable("the last commit is not settled".to_owned()));
+        };
+        let written = self.address.within(write(&mut writer.connection, self.owner, batch)).await;
+        // After refused statements a session is as good as before: the transaction is undone.
+        if matches!(written, Ok(()) | Err(StoreError::Refused(_))) {
+            *held = Some(writer);
+        }
+        written
+    }
+
+    async fn settle(&self, batch: Uuid) -> Result<bool, StoreError> {
+        let mut held = self.writer.lock().await;
+        let mut writer = match held.take() {
+            Some(writer) => writer,
+            None => self.reconnect().await?,
+        };
+        // A commit that was given up may still be on its way: its lock is waited for.
+        let last = async {
+            let mut transaction = writer.connection.begin().await?;
+            let last = query!("SELECT owner, last_batch FROM meta WHERE id = 1 FOR UPDATE")
+                .fetch_one(&mut *transaction)
+                .await?;
+            transaction.rollback().await?;
+            Ok(last)
+        };
+        let last = self.address.within(last).await?;
+        if last.owner != self.owner {
+            return Err(StoreError::NotOurs);
+        }
+        *held = Some(writer);
+        Ok(last.last_batch == batch)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        let mut held = self.writer.lock().await;
+        let mut writer = match held.take() {
+            Some(writer) => writer,
+            None => self.reconnect().await?,
+        };
+        self.expect_ours(&mut writer).await?;
+        *held = Some(writer);
+        Ok(())
+    }
+
+    async fn channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError> {
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let names = texts(names.iter().map(ChannelName::as_str));
+        let mut reader = self.reader().await?;
+        let channels = self.address.within(read_channels(&mut reader, &names)).await?;
+        reader.done();
+        Ok(channels)
+    }
+
+    async fn users(&self, names: &HashSet<Username>) -> Result<HashMap<Username, User>, StoreError> {
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let names = texts(names.iter().map(Username::as_str));
+        let mut reader = self.reader().await?;
+        let users = self.address.within(read_users(&mut reader, &names)).await?;
+        reader.done();
+        Ok(users)
+    }
+
+    async fn held(&self, uuids: &HashSet<Uuid>) -> Result<HeldByUuid, StoreError> {
+        if uuids.is_empty() {
+            return Ok(HeldByUuid::new());
+        }
+        let uuids: Vec<Uuid> = uuids.iter().copied().collect();
+        let mut reader = self.reader().await?;
+        let held = self.address.within(read_held(&mut reader, &uuids)).await?;
+        reader.done();
+        Ok(held)
+    }
+
+    async fn replay(&self, asked: &ReplayQuery<'_>) -> Result<ReplayPage, StoreError> {
+        let mut reader = self.reader().await?;
+        let page = self.address.within(read_replay(&mut reader, asked)).await?;
+        reader.done();
+        Ok(page)
+    }
+
+    async fn holding(&self, user: &Username, doubts: &[Doubt]) -> Result<Vec<Doubt>, StoreError> {
+        if doubts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut reader = self.reader().await?;
+        let holding = self.address.within(read_holding(&mut reader, user.as_str(), doubts)).await?;
+        reader.done();
+        Ok(holding)
+    }
+
+    async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError> {
+        let mut reader = self.reader().await?;
+        let names = query!(
+            "SELECT id, name FROM channels WHERE deleted IS NULL AND id > $1 ORDER BY id LIMIT $2",
+            after,
+            i64::from(limit)
+        )
+        .fetch_all(&mut *reader);
+        let rows = self.address.within(names).await?;
+        reader.done();
+        rows.iter().map(|row| Ok((row.id, channel_name(&row.name).map_err(classify)?))).collect()
+    }
+
+    async fn connections(&self) -> Result<Vec<StoredConnection>, StoreError> {
+        let mut reader = self.reader().await?;
+        let connections = self.address.within(read_connections(&mut reader)).await?;
+        reader.done();
+        Ok(connections)
+    }
+
+    async fn note_seen(&self, seen: &[(ConnectionId, Position)]) -> Result<(), StoreError> {
+        let ids: Vec<Uuid> = seen.iter().map(|(id, _)| id.0).collect();
+        let positions: Vec<i64> = seen.iter().map(|(_, position)| position.0 as i64).collect();
+        let mut held = self.writer.lock().await;
+        let Some(mut writer) = held.take() else {
+            return Err(StoreError::Unavailable("the last commit is not settled".to_owned()));
+        };
+        let noted = query!(
+            "UPDATE connections SET head = s.head
+             FROM UNNEST($1::uuid[], $2::bigint[]) AS s (id, head)
+             WHERE connections.id = s.id AND EXISTS (SELECT 1 FROM meta WHERE meta.owner = $3)",
+            &ids,
+            &positions,
+            self.owner
+        )
+        .execute(&mut writer.connection);
+        self.address.within(noted).await?;
+        *held = Some(writer);
+        Ok(())
+    }
+
+    async fn expired_channels(&self, at: NaiveDateTime, limit: u32) -> Result<Vec<ChannelName>, StoreError> {
+        let mut reader = self.reader().await?;
+        let names = query_scalar!(
+            "SELECT name FROM channels
+             WHERE history_ttl IS NOT NULL AND deleted IS NULL
+               AND (SELECT committed FROM log WHERE channel = channels.id ORDER BY position LIMIT 1)
+                   <= $1::bigint - history_ttl * 1000000
+             LIMIT $2",
+            at.and_utc().timestamp_micros(),
+            i64::from(limit)
+        )
+        .fetch_all(&mut *reader);
+        let names = self.address.within(names).await?;
+        reader.done();
+        names.iter().map(|name| channel_name(name).map_err(classify)).collect()
+    }
+
+    async fn idle_users(&self, since: NaiveDateTime, limit: u32) -> Result<Vec<Username>, StoreError> {
+        let mut reader = self.reader().await?;
+        let names = query_scalar!(
+            r#"SELECT name FROM users
+               WHERE last_active <= $1 AND NOT EXISTS (SELECT 1 FROM connections WHERE connections."user" = users.id)
+               ORDER BY last_active LIMIT $2"#,
+            since.and_utc().timestamp_micros(),
+            i64::from(limit)
+        )
+        .fetch_all(&mut *reader);
+        let names = self.address.within(names).await?;
+        reader.done();
+        names.iter().map(|name| username(name).map_err(classify)).collect()
+    }
+
+    async fn totals(&self) -> Result<StoreTotals, StoreError> {
+        let mut reader = self.reader().await?;
+        let totals = query!(
+            r#"SELECT (SELECT count(*) FROM channels WHERE deleted IS NULL) AS "channels!",
+                   (SELECT count(*) FROM users) AS "users!" -- pg"#
+        )
+        .fetch_one(&mut *reader);
+        let row = self.address.within(totals).await?;
+        reader.done();
+        Ok(StoreTotals { channels: row.channels as u64, users: row.users as u64 })
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        let Some(writer) = self.writer.lock().await.take() else { return Ok(()) };
+        self.address.within(writer.connection.close()).await?;
+        let closed = async {
+            self.readers.close().await;
+            Ok(())
+        };
+        self.address.within(closed).await
+    }
+}

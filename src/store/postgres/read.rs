@@ -1,0 +1,202 @@
+//! Reading what memory lacks. What takes several queries takes them in one snapshot.
+
+use hashbrown::HashMap;
+use sqlx::postgres::PgConnection;
+use sqlx::query;
+use uuid::Uuid;
+
+use super::session::snapshot;
+use crate::domain::channel::{Channel, Retained};
+use crate::domain::draft::HeldByUuid;
+use crate::domain::names::{ChannelName, ConnectionId, Username};
+use crate::domain::position::Position;
+use crate::domain::state::Profile;
+use crate::domain::timestamp::from_micros;
+use crate::domain::user::{Floor, User};
+use crate::json;
+use crate::store::contract::StoredConnection;
+use crate::store::values::{EntryRow, channel_name, corrupt, settings_of, username};
+
+pub(super) async fn read_channels(
+    reader: &mut PgConnection,
+    names: &[&str],
+) -> sqlx::Result<HashMap<ChannelName, Channel>> {
+    let mut transaction = snapshot(reader).await?;
+    let rows = query!(
+        r#"SELECT id, name, uuid, notify_presence, store_history, history_size, broadcast_presence_with_user_lists,
+               notify_state, store_frames, replay_size, history_ttl,
+               greatest(last_active,
+                   (SELECT committed FROM log WHERE channel = channels.id ORDER BY position DESC LIMIT 1))
+                   AS "last_active!",
+               (SELECT count(*) FROM log WHERE channel = channels.id AND kind = 0) AS "messages!",
+               (SELECT count(*) FROM log WHERE channel = channels.id AND kind = 2) AS "deletions!"
+           FROM channels WHERE deleted IS NULL AND name = ANY($1)"#,
+        names as &[&str]
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let mut channels = HashMap::with_capacity(rows.len());
+    let mut names_by_id = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let flags = [
+            row.notify_presence,
+            row.store_history,
+            row.broadcast_presence_with_user_lists,
+            row.notify_state,
+            row.store_frames,
+        ];
+        let settings = settings_of(flags, row.history_size, row.replay_size, row.history_ttl);
+        let mut channel = Channel::new(row.uuid, settings, from_micros(row.last_active));
+        channel.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
+        let name = channel_name(&row.name)?;
+        if channel.retained.messages > 0 {
+            names_by_id.insert(row.id, name.clone());
+        }
+        channels.insert(name, channel);
+    }
+    if !names_by_id.is_empty() {
+        let with_history: Vec<i64> = names_by_id.keys().copied().collect();
+        let rows = query!(
+            r#"SELECT channels.id AS channel, l.position, l.edit, l.uuid, l.sender, l.timestamp, l.edited, l.audience,
+                   l.body, l.committed
+               FROM channels CROSS JOIN LATERAL
+                   (SELECT * FROM log WHERE log.channel = channels.id AND log.kind = 0
+                    ORDER BY log.position DESC LIMIT channels.history_size) AS l
+               WHERE channels.id = ANY($1)
+               ORDER BY l.position"#,
+            &with_history
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        for row in rows {
+            let Some(name) = names_by_id.get(&row.channel) else { continue };
+            let entry = EntryRow {
+                position: row.position,
+                kind: 0,
+                about: None,
+                edit: row.edit,
+                uuid: row.uuid,
+                channel: Some(name.to_string()),
+                sender: row.sender,
+                timestamp: row.timestamp,
+                edited: row.edited,
+                audience: row.audience,
+                body: row.body,
+                committed: row.committed,
+            };
+            if let Some(channel) = channels.get_mut(name) {
+                channel.history.push(entry.logged()?);
+                channel.cut_history();
+            }
+        }
+    }
+    transaction.commit().await?;
+    Ok(channels)
+}
+
+pub(super) async fn read_users(reader: &mut PgConnection, names: &[&str]) -> sqlx::Result<HashMap<Username, User>> {
+    let mut transaction = snapshot(reader).await?;
+    let rows = query!(
+        r#"SELECT name, uuid, state, public_keys, created, last_active,
+               (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
+                WHERE inbox."user" = users.id AND log.kind = 0) AS "messages!",
+               (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
+                WHERE inbox."user" = users.id AND log.kind = 2) AS "deletions!"
+           FROM users WHERE name = ANY($1)"#,
+        names as &[&str]
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let mut users = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let state = json::state_from_text(&row.state).ok_or_else(|| corrupt("state"))?;
+        let public_keys =
+            json::public_keys_from_text(&row.public_keys).ok_or_else(|| corrupt("list of public keys"))?;
+        let profile = Profile::new(state, public_keys);
+        let mut user = User::new(row.uuid, profile, from_micros(row.last_active));
+        user.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
+        user.created = Position(row.created as u64);
+        users.insert(username(&row.name)?, user);
+    }
+    let rows = query!(
+        r#"SELECT users.name AS "user", channels.name AS channel, memberships.floor, memberships."left"
+           FROM users JOIN memberships ON memberships."user" = users.id
+           JOIN channels ON channels.id = memberships.channel
+           WHERE users.name = ANY($1)"#,
+        names as &[&str]
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for row in rows {
+        if let Some(user) = users.get_mut(&username(&row.user)?) {
+            let floor = Floor { position: Position(row.floor as u64), left: row.left.map(from_micros) };
+            user.floors.insert(channel_name(&row.channel)?, floor);
+        }
+    }
+    transaction.commit().await?;
+    Ok(users)
+}
+
+pub(super) async fn read_held(reader: &mut PgConnection, uuids: &[Uuid]) -> sqlx::Result<HeldByUuid> {
+    let rows = query!(
+        r#"SELECT l.position, l.kind, l.about, l.edit, l.uuid, l.sender, l.timestamp, l.edited, l.audience, l.body,
+               l.committed, channels.name AS "channel?"
+           FROM log AS l LEFT JOIN channels ON channels.id = l.channel
+           WHERE l.kind IN (0, 2) AND l.uuid = ANY($1)
+           ORDER BY l.position"#,
+        uuids
+    )
+    .fetch_all(reader)
+    .await?;
+    let mut held = HeldByUuid::with_capacity(rows.len());
+    for row in rows {
+        let entry = EntryRow {
+            position: row.position,
+            kind: row.kind.into(),
+            about: row.about,
+            edit: row.edit,
+            uuid: row.uuid,
+            channel: row.channel,
+            sender: row.sender,
+            timestamp: row.timestamp,
+            edited: row.edited,
+            audience: row.audience,
+            body: row.body,
+            committed: row.committed,
+        };
+        held.insert((entry.uuid, entry.channel()?), entry.held()?);
+    }
+    Ok(held)
+}
+
+pub(super) async fn read_connections(reader: &mut PgConnection) -> sqlx::Result<Vec<StoredConnection>> {
+    let mut transaction = snapshot(reader).await?;
+    let rows = query!(
+        r#"SELECT connections.id, connections.head, users.name
+           FROM connections JOIN users ON users.id = connections."user"
+           ORDER BY connections.opened"#
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let mut connections = Vec::with_capacity(rows.len());
+    let mut index = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let id = ConnectionId(row.id);
+        index.insert(id, connections.len());
+        let head = Position(row.head as u64);
+        connections.push(StoredConnection { id, user: username(&row.name)?, channels: Vec::new(), head });
+    }
+    let rows = query!(
+        "SELECT subscriptions.connection, channels.name
+         FROM subscriptions JOIN channels ON channels.id = subscriptions.channel"
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    for row in rows {
+        if let Some(index) = index.get(&ConnectionId(row.connection)) {
+            connections[*index].channels.push(channel_name(&row.name)?);
+        }
+    }
+    transaction.commit().await?;
+    Ok(connections)
+}

@@ -1,0 +1,167 @@
+//! What leaves the log: past retention, past its time, or with its user. Notes how far that goes,
+//! so that no gap is silent.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{query, query_scalar};
+
+use super::write::texts;
+use crate::domain::channel::Retained;
+use crate::domain::names::{ChannelName, Username};
+
+/// Drops what is older than the newest entries of each channel, and notes how far that goes.
+pub(super) async fn trim_channels(
+    connection: &mut PgConnection,
+    trims: &[(&ChannelName, Retained)],
+) -> sqlx::Result<()> {
+    let names = texts(trims.iter().map(|(name, _)| name.as_str()));
+    let messages: Vec<i64> = trims.iter().map(|(_, keep)| keep.messages.into()).collect();
+    let deletions: Vec<i64> = trims.iter().map(|(_, keep)| keep.deletions.into()).collect();
+    let channels = query!(
+        r#"SELECT channels.id,
+               coalesce((SELECT position FROM log WHERE channel = channels.id AND kind = 0
+                         ORDER BY position DESC LIMIT 1 OFFSET t.messages), 0) AS "messages!",
+               coalesce((SELECT position FROM log WHERE channel = channels.id AND kind = 2
+                         ORDER BY position DESC LIMIT 1 OFFSET t.deletions), 0) AS "deletions!"
+           FROM UNNEST($1::text[], $2::bigint[], $3::bigint[]) AS t (name, messages, deletions)
+           JOIN channels ON channels.name = t.name"#,
+        &names as &[&str],
+        &messages,
+        &deletions
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for channel in channels {
+        drop_entries(connection, channel.id, channel.messages, channel.deletions).await?;
+    }
+    Ok(())
+}
+
+/// Takes all entries up to a position from a channel, with their edits, and deletions up to
+/// another; notes how far that goes.
+async fn drop_entries(connection: &mut PgConnection, channel: i64, all: i64, deletions: i64) -> sqlx::Result<()> {
+    query!(
+        "UPDATE channels SET
+             last_active = greatest(last_active,
+                 (SELECT committed FROM log WHERE channel = $1 ORDER BY position DESC LIMIT 1)),
+             trimmed = greatest(trimmed,
+                 (SELECT max(greatest(position, edit)) FROM log WHERE channel = $1 AND position <= $2),
+                 (SELECT max(position) FROM log WHERE channel = $1 AND kind = 2 AND position <= $3))
+         WHERE id = $1",
+        channel,
+        all,
+        deletions
+    )
+    .execute(&mut *connection)
+    .await?;
+    query!(
+        "DELETE FROM log WHERE channel = $1 AND (position <= $2 OR kind = 2 AND position <= $3 OR
+             position IN (SELECT edit FROM log WHERE channel = $1 AND position <= $2))",
+        channel,
+        all,
+        deletions
+    )
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+/// Most entries of one channel that expire in one go.
+const EXPIRE_STEP: i64 = 2_000;
+
+/// Drops what was committed up to a time, the oldest first.
+pub(super) async fn expire_channels(
+    connection: &mut PgConnection,
+    expired: &[(&ChannelName, i64)],
+) -> sqlx::Result<()> {
+    let names = texts(expired.iter().map(|(name, _)| name.as_str()));
+    let throughs: Vec<i64> = expired.iter().map(|(_, through)| *through).collect();
+    let channels = query!(
+        r#"SELECT channels.id,
+               (SELECT max(position)
+                FROM (SELECT position, committed FROM log WHERE channel = channels.id ORDER BY position LIMIT $3)
+                    AS oldest
+                WHERE committed <= e.through) AS through
+           FROM UNNEST($1::text[], $2::bigint[]) AS e (name, through) JOIN channels ON channels.name = e.name"#,
+        &names as &[&str],
+        &throughs,
+        EXPIRE_STEP
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for channel in channels {
+        if let Some(through) = channel.through {
+            drop_entries(connection, channel.id, through, through).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops what is older than the newest private entries of each user.
+pub(super) async fn trim_inboxes(connection: &mut PgConnection, trims: &[(&Username, Retained)]) -> sqlx::Result<()> {
+    let names = texts(trims.iter().map(|(name, _)| name.as_str()));
+    let messages: Vec<i64> = trims.iter().map(|(_, keep)| keep.messages.into()).collect();
+    let deletions: Vec<i64> = trims.iter().map(|(_, keep)| keep.deletions.into()).collect();
+    let users = query!(
+        r#"SELECT users.id,
+               coalesce((SELECT inbox.position FROM inbox JOIN log ON log.position = inbox.position
+                         WHERE inbox."user" = users.id AND log.kind = 0
+                         ORDER BY inbox.position DESC LIMIT 1 OFFSET t.messages), 0) AS "messages!",
+               coalesce((SELECT inbox.position FROM inbox JOIN log ON log.position = inbox.position
+                         WHERE inbox."user" = users.id AND log.kind = 2
+                         ORDER BY inbox.position DESC LIMIT 1 OFFSET t.deletions), 0) AS "deletions!"
+           FROM UNNEST($1::text[], $2::bigint[], $3::bigint[]) AS t (name, messages, deletions)
+           JOIN users ON users.name = t.name"#,
+        &names as &[&str],
+        &messages,
+        &deletions
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for user in users {
+        drop_inbox(connection, user.id, user.messages, user.deletions).await?;
+    }
+    Ok(())
+}
+
+/// Takes all entries up to a position from an inbox, and deletions up to another; notes how far
+/// that goes; and drops from the log what no inbox holds any more.
+async fn drop_inbox(connection: &mut PgConnection, user: i64, all: i64, deletions: i64) -> sqlx::Result<()> {
+    let gone = query_scalar!(
+        r#"DELETE FROM inbox WHERE "user" = $1 AND (position <= $2 OR position IN
+               (SELECT log.edit FROM inbox AS held JOIN log ON log.position = held.position
+                WHERE held."user" = $1 AND held.position <= $2
+                UNION ALL
+                SELECT log.position FROM inbox AS held JOIN log ON log.position = held.position
+                WHERE held."user" = $1 AND held.position <= $3 AND log.kind = 2))
+           RETURNING position"#,
+        user,
+        all,
+        deletions
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let Some(highest) = gone.iter().copied().max() else { return Ok(()) };
+    query!("UPDATE users SET trimmed = greatest(trimmed, $2) WHERE id = $1", user, highest)
+        .execute(&mut *connection)
+        .await?;
+    query!(
+        "DELETE FROM log WHERE position = ANY($1)
+             AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.position = log.position)",
+        &gone
+    )
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn forget_users(connection: &mut PgConnection, names: &[&str]) -> sqlx::Result<()> {
+    let users = query_scalar!("SELECT id FROM users WHERE name = ANY($1)", names as &[&str])
+        .fetch_all(&mut *connection)
+        .await?;
+    for user in users {
+        drop_inbox(connection, user, i64::MAX, i64::MAX).await?;
+        query!(r#"DELETE FROM memberships WHERE "user" = $1"#, user).execute(&mut *connection).await?;
+        query!("DELETE FROM users WHERE id = $1", user).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
