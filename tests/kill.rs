@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Executor};
-use support::{Client, Process, Random, Socket, TestServer, in_time, list, send, until};
+use support::{Client, Engine, Process, Random, Socket, TestServer, in_time, list, send, until};
 use tempfile::{TempDir, tempdir};
 use uuid::Uuid;
 
@@ -361,12 +361,20 @@ fn check_shown(shown: &BTreeMap<u64, Value>, histories: &Histories, publishers: 
 
 // ---- The tests ----
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_any_moment_the_server_keeps_its_word() {
+on_every_engine! {
+    killed_at_any_moment_the_server_keeps_its_word
+    a_commit_that_is_given_up_loses_and_doubles_nothing
+    a_server_that_gave_commits_up_goes_on_by_itself
+    killed_at_its_start_and_at_its_end_the_server_comes_back
+}
+
+async fn killed_at_any_moment_the_server_keeps_its_word(engine: Engine) {
     let seed = Random::new_seed();
     println!("seed {seed}");
     let mut random = Random::new(seed);
-    let mut process = Process::start(&[("gc_conns_after", "300")]).await;
+    let folder = tempdir().expect("a temporary folder");
+    let url = engine.url(folder.path()).await;
+    let mut process = Process::start(&[("database_url", &url), ("gc_conns_after", "300")]).await;
     for channel in CHANNELS {
         process.configure(channel, json!({"store_history": true, "history_size": 100_000})).await;
     }
@@ -437,9 +445,8 @@ async fn usual_commit(client: &Client) -> Duration {
 
 /// A commit that takes longer than the server waits is answered with 503, although it may succeed
 /// while the server gives it up: what is said again is there once and in order all the same.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_is_given_up_loses_and_doubles_nothing() {
-    let mut server = TestServer::start().await;
+async fn a_commit_that_is_given_up_loses_and_doubles_nothing(engine: Engine) {
+    let mut server = TestServer::on(engine).await;
     for channel in CHANNELS {
         server.configure(channel, json!({"store_history": true, "history_size": 100_000})).await;
     }
@@ -487,9 +494,8 @@ async fn a_commit_that_is_given_up_loses_and_doubles_nothing() {
 }
 
 /// A server that has given commits up goes on by itself, and shows what turns out to be kept.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_gave_commits_up_goes_on_by_itself() {
-    let mut server = TestServer::start().await;
+async fn a_server_that_gave_commits_up_goes_on_by_itself(engine: Engine) {
+    let mut server = TestServer::on(engine).await;
     server.configure("room", json!({"store_history": true, "history_size": 100_000})).await;
     let id = server.connect("ann", &["room"]).await;
     let usual = usual_commit(&server).await;
@@ -516,12 +522,13 @@ async fn a_server_that_gave_commits_up_goes_on_by_itself() {
 }
 
 /// Dying while it makes its tables, takes its store over, or stops, is no worse than at any other time.
-#[tokio::test]
-async fn killed_at_its_start_and_at_its_end_the_server_comes_back() {
+async fn killed_at_its_start_and_at_its_end_the_server_comes_back(engine: Engine) {
+    let folder = tempdir().expect("a temporary folder");
+    let url = engine.url(folder.path()).await;
     let seed = Random::new_seed();
     println!("seed {seed}");
     let mut random = Random::new(seed);
-    let mut process = Process::new(&[]);
+    let mut process = Process::new(&[("database_url", &url)]);
     for _ in 0..25 {
         process.spawn(&[]);
         tokio::time::sleep(Duration::from_millis(random.below(60))).await;

@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::json;
-use support::{Process, Socket, in_time, numbers, send, try_send, until};
+use support::{Engine, Process, Socket, in_time, numbers, send, try_send, until};
 use tempfile::tempdir;
 
 /// Two processes with one database; the first serves already.
@@ -17,8 +17,10 @@ async fn two(url: &str) -> (Process, Process) {
 }
 
 /// Killed, stopped in good order and killed again: each time the other one goes on.
-async fn one_serves_and_the_other_takes_over(url: &str) {
-    let (mut first, mut second) = two(url).await;
+async fn one_serves_and_the_other_takes_over(engine: Engine) {
+    let folder = tempdir().expect("a temporary folder");
+    let url = engine.url(folder.path()).await;
+    let (mut first, mut second) = two(&url).await;
     first.configure("room", json!({"store_history": true, "history_size": 10})).await;
     let id = first.connect("ann", &["room"]).await;
     let mut said = Vec::new();
@@ -52,8 +54,39 @@ async fn one_serves_and_the_other_takes_over(url: &str) {
     }
 }
 
-#[tokio::test]
-async fn on_sqlite_one_serves_and_the_other_takes_over() {
+/// However many start at once, and make the tables at once, one serves.
+async fn of_several_that_start_at_once_one_serves(engine: Engine) {
     let folder = tempdir().expect("a temporary folder");
-    one_serves_and_the_other_takes_over(&format!("sqlite://{}/store.db", folder.path().display())).await;
+    let url = engine.url(folder.path()).await;
+    let mut processes: Vec<Process> = (0..5).map(|_| Process::new(&[("database_url", &url)])).collect();
+    for process in &mut processes {
+        process.spawn(&[]);
+    }
+    while processes.len() > 1 {
+        let mut ready = Vec::new();
+        for (index, process) in processes.iter().enumerate() {
+            until("a process to answer", async || try_send(process.request("GET", "/healthz")).await.is_ok()).await;
+            if process.get("/readyz").await.status == 200 {
+                ready.push(index);
+            }
+        }
+        assert!(ready.len() <= 1, "{ready:?} all serve");
+        let Some(owner) = ready.pop() else { continue };
+        processes[owner].connect("ann", &["room"]).await;
+        processes.remove(owner);
+    }
+}
+
+/// Told to stop, a standby ends in good order, and the owner does not notice.
+async fn a_standby_ends_in_good_order(engine: Engine) {
+    let folder = tempdir().expect("a temporary folder");
+    let (first, mut second) = two(&engine.url(folder.path()).await).await;
+    assert!(second.terminate().await.success());
+    first.connect("ann", &["room"]).await;
+}
+
+on_every_engine! {
+    one_serves_and_the_other_takes_over
+    of_several_that_start_at_once_one_serves
+    a_standby_ends_in_good_order
 }

@@ -100,6 +100,52 @@ pub fn without(mut value: Value, keys: &[&str]) -> Value {
     value
 }
 
+// ---- Engines ----
+
+#[path = "postgres.rs"]
+pub mod postgres;
+
+/// What a test's store is kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+impl Engine {
+    /// The address of a new, empty store; a SQLite file lies in a folder.
+    pub async fn url(self, folder: &Path) -> String {
+        match self {
+            Self::Sqlite => format!("sqlite://{}/store.db", folder.display()),
+            Self::Postgres => postgres::shared().database().await,
+        }
+    }
+}
+
+/// Makes tests of functions that take an [`Engine`]: each runs on every engine.
+#[macro_export]
+macro_rules! on_every_engine {
+    ($($test:ident)+) => {
+        mod sqlite {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test($crate::support::Engine::Sqlite).await;
+                }
+            )+
+        }
+
+        mod postgres {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test($crate::support::Engine::Postgres).await;
+                }
+            )+
+        }
+    };
+}
+
 // ---- A server in the test ----
 
 /// A server that runs; dereferences to a [`Client`] of it.
@@ -113,6 +159,26 @@ pub struct TestServer {
 impl TestServer {
     pub async fn start() -> Self {
         Self::with(|_| {}).await
+    }
+
+    /// Starts on an engine.
+    pub async fn on(engine: Engine) -> Self {
+        Self::on_with(engine, |_| {}).await
+    }
+
+    /// Starts on an engine with a configuration that differs from the defaults.
+    pub async fn on_with(engine: Engine, change: impl FnOnce(&mut Config)) -> Self {
+        let url = match engine {
+            Engine::Sqlite => None,
+            Engine::Postgres => Some(engine.url(Path::new("")).await),
+        };
+        Self::with(|config| {
+            if let Some(url) = url {
+                config.database_url = url.parse().expect("an address of a database");
+            }
+            change(config);
+        })
+        .await
     }
 
     /// Starts with a configuration that differs from the defaults; values may be outside of what
