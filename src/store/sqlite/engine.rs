@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::read::{read_channels, read_connections, read_held, read_users};
 use super::replay::{read_holding, read_replay};
+use super::tails::read_tails;
 use super::values::{channel_name, epoch_of, list, username};
 use super::write::write;
 use crate::domain::channel::Channel;
@@ -24,6 +25,7 @@ use crate::domain::draft::HeldByUuid;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::{Numbering, Position};
 use crate::domain::replay::Doubt;
+use crate::domain::tail::{Place, TailPart};
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
 use crate::store::contract::{
@@ -253,6 +255,13 @@ impl Store for SqliteStore {
             return Ok(Vec::new());
         }
         read_holding(&self.readers, user.as_str(), doubts).await.map_err(classify)
+    }
+
+    async fn tails(&self, places: &[(Place, Position)], limit: u32, bytes: u32) -> Result<Vec<TailPart>, StoreError> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        read_tails(&self.readers, places, limit, bytes).await.map_err(classify)
     }
 
     async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError> {

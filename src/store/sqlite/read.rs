@@ -13,6 +13,7 @@ use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::Position;
 use crate::domain::settings::ChannelSettings;
 use crate::domain::state::Profile;
+use crate::domain::tail::{Entry, Said, Tail};
 use crate::domain::timestamp::{Timestamp, from_micros};
 use crate::domain::user::{Floor, User};
 use crate::json;
@@ -68,11 +69,59 @@ impl MessageRow {
     }
 }
 
+/// A log entry as it was read; of an edit with the content of its message.
+pub(super) struct EntryRow {
+    pub(super) position: i64,
+    pub(super) kind: i64,
+    pub(super) uuid: Vec<u8>,
+    pub(super) about: Option<i64>,
+    pub(super) channel: Option<String>,
+    pub(super) sender: Option<String>,
+    pub(super) timestamp: Option<String>,
+    pub(super) edited: Option<String>,
+    pub(super) audience: Option<String>,
+    pub(super) body: Option<String>,
+    pub(super) committed: i64,
+    /// When the message was committed.
+    pub(super) posted: i64,
+}
+
+impl EntryRow {
+    /// The entry and its channel.
+    pub(super) fn entry(self) -> sqlx::Result<(Option<ChannelName>, Entry)> {
+        let channel = self.channel.as_deref().map(channel_name).transpose()?;
+        let (position, committed) = (Position(self.position as u64), self.committed);
+        let about = self.about.map(|about| Position(about as u64));
+        if self.kind == 2 {
+            let audience = json::audience_from_text(self.audience.as_deref()).ok_or_else(|| corrupt("audience"))?;
+            let said = Said::Deletion { uuid: uuid_of(&self.uuid)?, about, audience: audience.into() };
+            return Ok((channel, Entry { position, committed, said }));
+        }
+        let message = MessageRow {
+            position: self.position,
+            edit: None,
+            uuid: self.uuid,
+            sender: self.sender,
+            timestamp: self.timestamp,
+            edited: self.edited,
+            audience: self.audience,
+            body: self.body,
+            committed,
+        };
+        let message = message.logged(channel.clone())?.message;
+        let said = match about {
+            Some(about) if self.kind == 1 => Said::Edit { about, posted: self.posted, message },
+            _ => Said::Message(message),
+        };
+        Ok((channel, Entry { position, committed, said }))
+    }
+}
+
 pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<ChannelName, Channel>> {
     let mut transaction = readers.begin().await?;
     let rows = query!(
         r#"SELECT id AS "id!", name, uuid, notify_presence, store_history, history_size, broadcast_presence_with_user_lists,
-               notify_state, store_frames, replay_size, history_ttl,
+               notify_state, store_frames, replay_size, history_ttl, trimmed,
                max(last_active, coalesce(
                    (SELECT committed FROM log WHERE channel = channels.id ORDER BY position DESC LIMIT 1), 0))
                    AS "last_active!: i64",
@@ -96,6 +145,9 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
         let settings = settings_of(flags, row.history_size, row.replay_size, row.history_ttl);
         let mut channel = Channel::new(uuid_of(&row.uuid)?, settings, from_micros(row.last_active));
         channel.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
+        if channel.retained.is_empty() {
+            channel.tail = Tail::whole(Position(row.trimmed as u64));
+        }
         let name = channel_name(&row.name)?;
         if channel.retained.messages > 0 {
             names_by_id.insert(row.id, name.clone());
@@ -143,7 +195,7 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
 pub(super) async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<Username, User>> {
     let mut transaction = readers.begin().await?;
     let rows = query!(
-        r#"SELECT name, uuid, state, public_keys, created, last_active,
+        r#"SELECT name, uuid, state, public_keys, created, last_active, trimmed,
                (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
                 WHERE inbox.user = users.id AND log.kind = 0) AS "messages!: i64",
                (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
@@ -161,6 +213,9 @@ pub(super) async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Resul
         let profile = Profile::new(state, public_keys);
         let mut user = User::new(uuid_of(&row.uuid)?, profile, from_micros(row.last_active));
         user.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
+        if user.retained.is_empty() {
+            user.tail = Tail::whole(Position(row.trimmed as u64));
+        }
         user.created = Position(row.created as u64);
         users.insert(username(&row.name)?, user);
     }

@@ -1,16 +1,13 @@
 //! Reading what a listener has missed.
 
 use sqlx::sqlite::SqlitePool;
-use sqlx::{query, query_scalar};
+use sqlx::{query, query_as, query_scalar};
 
-use super::read::MessageRow;
-use super::values::{channel_name, corrupt, list, uuid_of};
-use crate::domain::frame::Frame;
-use crate::domain::message::{Audience, Deletion, Edit, Message};
+use super::read::EntryRow;
+use super::values::{channel_name, list};
 use crate::domain::names::ChannelName;
 use crate::domain::position::Position;
 use crate::domain::replay::Doubt;
-use crate::json;
 use crate::store::contract::{ReplayPage, ReplayQuery};
 
 pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -> sqlx::Result<ReplayPage> {
@@ -19,7 +16,8 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
     let (user, inbox) = (asked.user.as_str(), asked.inbox.0 as i64);
     let (after, through) = (asked.after.0 as i64, asked.through.0 as i64);
     let at = asked.at.and_utc().timestamp_micros();
-    let rows = query!(
+    let rows = query_as!(
+        EntryRow,
         r#"WITH found AS (
              SELECT l.position
              FROM json_each(?1) AS scope
@@ -36,11 +34,11 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
                AND NOT (l.kind IN (1, 2) AND coalesce(l.about > ?6, 0))
              ORDER BY 1 LIMIT ?7
            )
-           SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.uuid AS "uuid!: Vec<u8>",
+           SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.uuid AS "uuid!: Vec<u8>", l.about,
                channels.name AS "channel?", coalesce(m.sender, l.sender) AS "sender?: String",
                coalesce(m.timestamp, l.timestamp) AS "timestamp?: String", coalesce(m.edited, l.edited) AS "edited?: String",
                coalesce(m.audience, l.audience) AS "audience?: String", coalesce(m.body, l.body) AS "body?: String",
-               l.committed AS "committed!: i64"
+               l.committed AS "committed!: i64", coalesce(m.committed, l.committed) AS "posted!: i64"
            FROM found JOIN log AS l ON l.position = found.position
            LEFT JOIN log AS m ON l.kind = 1 AND m.position = l.about
            LEFT JOIN channels ON channels.id = l.channel
@@ -57,30 +55,8 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
     .await?;
     let mut page = ReplayPage::default();
     for row in rows {
-        let channel = row.channel.as_deref().map(channel_name).transpose()?;
-        let position = Some(Position(row.position as u64));
-        page.frames.push(if row.kind == 2 {
-            let audience = json::audience_from_text(row.audience.as_deref()).ok_or_else(|| corrupt("audience"))?;
-            let uuid = uuid_of(&row.uuid)?;
-            let deletion = Deletion { uuid, channel, audience: Audience::default(), no_history: false };
-            Frame::Deletion { position, deletion: deletion.into(), audience: audience.into() }
-        } else {
-            let is_edit = row.kind == 1;
-            let message = MessageRow {
-                position: row.position,
-                edit: None,
-                uuid: row.uuid,
-                sender: row.sender,
-                timestamp: row.timestamp,
-                edited: row.edited,
-                audience: row.audience,
-                body: row.body,
-                committed: row.committed,
-            }
-            .logged(channel)?
-            .message;
-            if is_edit { edit_frame(position, &message) } else { Frame::Message { position, message } }
-        });
+        let (channel, entry) = row.entry()?;
+        page.frames.push(entry.frame(channel.as_ref()));
     }
     let rows = query!(
         r#"SELECT channels.name, max(channels.trimmed, coalesce(
@@ -99,21 +75,6 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
         query_scalar!("SELECT trimmed FROM users WHERE name = ?1", user).fetch_optional(&mut *transaction).await?;
     page.trimmed.push((None, Position(trimmed.unwrap_or_default() as u64)));
     Ok(page)
-}
-
-/// An edit as it is shown late: all that the message says now.
-fn edit_frame(position: Option<Position>, message: &Message) -> Frame {
-    let edit = Edit {
-        uuid: message.uuid,
-        channel: message.channel.clone(),
-        sender: Some(message.sender.clone()),
-        body: message.body.clone(),
-        timestamp: Some(message.timestamp),
-        edited: message.edited.unwrap_or(message.timestamp),
-        audience: Audience::default(),
-        no_history: false,
-    };
-    Frame::Edit { position, edit: edit.into(), audience: message.audience.clone().into() }
 }
 
 pub(super) async fn read_holding(readers: &SqlitePool, user: &str, doubts: &[Doubt]) -> sqlx::Result<Vec<Doubt>> {

@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 pub use engine::{Engine, Sqlite};
 use everything::sorted;
+pub use text::tail as tail_text;
 use world::World;
 pub use world::clock;
 
