@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::config::{Config, SqliteSynchronous};
+use crate::domain::tails::TailLimits;
 use crate::http::edge::Edge;
 use crate::http::patience::{Patience, Watched};
 use crate::http::routes;
@@ -90,6 +91,7 @@ impl Server {
             resume_window: config.resume_window,
             commit_timeout: config.commit_timeout,
             max_queue_bytes: config.max_queue_bytes,
+            tails: TailLimits { all: config.tail_memory, ..TailLimits::default() },
             max_listeners: config.max_connections,
             attach_rate: config.attach_rate,
         };

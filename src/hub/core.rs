@@ -15,6 +15,7 @@ use crate::domain::operation::{ExpireFloors, ExpireMessages, ForgetIdleUsers, Op
 use crate::domain::position::Epoch;
 use crate::domain::replay::Since;
 use crate::domain::router::Router;
+use crate::domain::tails::TailLimits;
 use crate::domain::timestamp::Moment;
 use crate::journal::{Failure, Journal};
 use crate::live::{Attached, Live, Posting};
@@ -37,6 +38,8 @@ pub struct HubOptions {
     pub commit_timeout: Duration,
     /// Bytes that may wait for one listener.
     pub max_queue_bytes: usize,
+    /// How much memory log tails may take.
+    pub tails: TailLimits,
     /// Most listeners at a time.
     pub max_listeners: Option<usize>,
     /// Openings of one connection's websocket a second.
@@ -59,7 +62,7 @@ pub struct Hub {
     pub(super) live: Arc<Mutex<Live>>,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<Clock>,
-    journal: Journal,
+    pub(super) journal: Journal,
     journal_task: Mutex<Option<JoinHandle<()>>>,
     epoch: Epoch,
     options: HubOptions,
@@ -75,6 +78,7 @@ impl Hub {
         let mut router = Router::new(start.head, options.grace, Uuid::new_v4);
         router.set_resume_window(options.resume_window);
         router.set_numbering(start.numbering);
+        router.set_tail_limits(options.tails);
         restore(&mut router, &*store, &clock).await?;
         let live = Live::new(router, start.epoch.clone(), options.max_queue_bytes);
         let live = Arc::new(Mutex::new(live));
@@ -239,6 +243,11 @@ impl Hub {
     /// Waits until nothing can be kept any more, because the journal failed.
     pub async fn failed(&self) {
         self.journal.ended().await;
+    }
+
+    /// How often the store was asked for what listeners have missed.
+    pub fn replay_reads(&self) -> u64 {
+        self.live.lock().replay_reads()
     }
 
     /// How many listen.
