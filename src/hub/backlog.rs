@@ -130,7 +130,7 @@ impl Backlog {
 impl Reading {
     /// Reads the next page; notes gaps. The last page may be empty.
     async fn read(&mut self, hub: &Hub) -> Result<Vec<Frame>, Failure> {
-        let (page, doubts) = match self.recall(hub) {
+        let (page, doubts) = match self.recall(hub).await {
             Missed::Page(page, doubts) => (page, doubts),
             Missed::Wanting(places) if !hub.journal.is_stuck() => {
                 let wanted = {
@@ -138,7 +138,7 @@ impl Reading {
                     places.into_iter().map(|place| live.want_tail(place)).collect()
                 };
                 hub.journal.read_tails(wanted).await;
-                match self.recall(hub) {
+                match self.recall(hub).await {
                     Missed::Page(page, doubts) => (page, doubts),
                     Missed::Wanting(_) | Missed::Unknown => self.ask_store(hub).await?,
                 }
@@ -171,7 +171,9 @@ impl Reading {
 
     /// The next page as far as memory knows, after looking anew at what is to be read: the user
     /// may have been taken out of channels, or into more, and a floor may be another.
-    fn recall(&mut self, hub: &Hub) -> Missed {
+    async fn recall(&mut self, hub: &Hub) -> Missed {
+        // It is never closed.
+        let _turn = hub.turns.acquire().await;
         let moment = hub.now();
         let mut live = hub.live.lock();
         let now = live.router.plan_replay(self.id, &self.since, moment);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -26,6 +27,10 @@ use crate::store::{Start, Store, StoreError};
 const EXPIRE_PAGE: u32 = 20;
 /// Users forgotten in one go: each takes some statements.
 const FORGET_PAGE: u32 = 20;
+
+/// Listeners that read from memory at the same time. It takes no time that anybody waits for, so that
+/// thousands would all be ready to run, and whoever is to be shown something live would come after them.
+const READING: usize = 2;
 
 /// What the hub is told by the configuration.
 #[derive(Debug, Clone)]
@@ -63,6 +68,8 @@ pub struct Hub {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<Clock>,
     pub(super) journal: Journal,
+    /// Those who come back read from memory in turns.
+    pub(super) turns: Semaphore,
     journal_task: Mutex<Option<JoinHandle<()>>>,
     epoch: Epoch,
     options: HubOptions,
@@ -84,7 +91,8 @@ impl Hub {
         let live = Arc::new(Mutex::new(live));
         let (journal, task) = Journal::start(live.clone(), store.clone(), clock.clone(), options.commit_timeout);
         let journal_task = Mutex::new(Some(task));
-        Ok(Arc::new(Self { live, store, clock, journal, journal_task, epoch: start.epoch, options }))
+        let (turns, epoch) = (Semaphore::new(READING), start.epoch);
+        Ok(Arc::new(Self { live, store, clock, journal, turns, journal_task, epoch, options }))
     }
 
     /// The numbering in force.
