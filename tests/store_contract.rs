@@ -15,6 +15,7 @@ use channelstream::domain::event::Event;
 use channelstream::domain::message::{Audience, Edit, Message};
 use channelstream::domain::position::Position;
 use channelstream::domain::settings::ChannelSettings;
+use channelstream::domain::tail::Place;
 use channelstream::store::StoreError;
 use expect_test::expect;
 use hashbrown::HashSet;
@@ -79,6 +80,11 @@ macro_rules! contract {
             an_edit_of_what_is_trimmed_in_the_same_batch
             an_edit_of_what_leaves_an_inbox_in_the_same_batch
             a_channel_may_keep_nothing
+
+            a_tail_is_the_newest_entries_up_to_a_position
+            a_tail_has_bodies_of_no_more_than_so_many_bytes
+            edits_and_deletions_are_in_tails
+            several_tails_share_one_reading
 
             connections_and_subscriptions_come_and_go
             a_connection_opened_again_keeps_its_channels
@@ -931,6 +937,88 @@ async fn a_channel_may_keep_nothing(db: &mut Db) {
         "news" #3 m3 is deleted
     "#]]
     .assert_eq(&db.read_held(1..=3).await);
+}
+
+// ---- Tails ----
+
+async fn a_tail_is_the_newest_entries_up_to_a_position(db: &mut Db) {
+    db.channel("news", history_size(2)).channel("talk", history_size(2)).commit().await;
+    db.posts("news", 1..=3).posts("talk", 4..=5).posts("news", 6..=7).commit().await;
+    let news = Place::Channel(channel("news"));
+    assert_eq!(tail(db, &news, 7, 3, 1_000).await, (vec![3, 6, 7], true), "history_size does not matter");
+    assert_eq!(tail(db, &news, 7, 4, 1_000).await, (vec![2, 3, 6, 7], true));
+    assert_eq!(tail(db, &news, 7, 5, 1_000).await, (vec![1, 2, 3, 6, 7], false));
+    assert_eq!(tail(db, &news, 5, 2, 1_000).await, (vec![2, 3], true));
+    assert_eq!(tail(db, &news, 0, 2, 1_000).await, (vec![], false));
+    assert_eq!(tail(db, &Place::Channel(channel("else")), 7, 2, 1_000).await, (vec![], false));
+    db.trim_channel("news", 3, 0).commit().await;
+    let part = &db.store().tails(&[(news, Position(7))], 5, 1_000).await.expect("a tail")[0];
+    assert_eq!((part.entries.len(), part.has_older, part.trimmed), (3, false, Position(2)));
+}
+
+async fn a_tail_has_bodies_of_no_more_than_so_many_bytes(db: &mut Db) {
+    db.channel("news", history_size(10)).commit().await;
+    let body = |length: usize| format!("\"{}\"", "ż".repeat((length - 2) / 2));
+    for (number, length) in [(1, 10), (2, 300), (3, 10), (4, 20)] {
+        db.post(message("news", number, &body(length)));
+    }
+    db.commit().await;
+    let news = Place::Channel(channel("news"));
+    assert_eq!(tail(db, &news, 4, 10, 340).await, (vec![1, 2, 3, 4], false));
+    assert_eq!(tail(db, &news, 4, 10, 339).await, (vec![2, 3, 4], true));
+    assert_eq!(tail(db, &news, 4, 10, 329).await, (vec![3, 4], true), "what is older is left out, however small");
+    assert_eq!(tail(db, &news, 4, 10, 19).await, (vec![], true));
+    // An edit has the content of its message.
+    db.edit(edit("news", 1, &body(30))).commit().await;
+    assert_eq!(tail(db, &news, 5, 10, 60).await, (vec![3, 4, 5], true));
+    assert_eq!(tail(db, &news, 5, 10, 59).await, (vec![4, 5], true));
+}
+
+async fn edits_and_deletions_are_in_tails(db: &mut Db) {
+    db.channel("news", history_size(10)).users(&["ann", "bob"]).commit().await;
+    db.posts("news", 1..=2).post(private(3, &["ann", "bob"], "{}")).commit().await;
+    db.edit(edit("news", 1, "[1]")).edit(edit(PRIVATE, 3, "[3]")).delete("news", 2).commit().await;
+    let places = [Place::Channel(channel("news")), Place::Inbox(user("ann"))].map(|place| (place, Position(9)));
+    let tails = db.store().tails(&places, 10, 1_000).await.expect("tails");
+    let shown: String = places
+        .iter()
+        .zip(&tails)
+        .map(|((place, before), part)| store::tail_text(place, *before, part) + "\n")
+        .collect();
+    expect![[r#"
+        Channel("news") up to 9, trimmed 0
+        #1 @2 message m1 of ann at 2010-01-01T01:01:00 Some("2020-02-02T02:02:00"): [1]
+        #4 @3 edit of #1 @2 m1 of ann at 2010-01-01T01:01:00 Some("2020-02-02T02:02:00"): [1]
+        #6 @3 deletion of m2 Some(Position(2))
+        Inbox("ann") up to 9, trimmed 0
+        #3 @2 message m3 of ann at 2010-01-01T01:01:00 Some("2020-02-02T02:02:00") to ["ann", "bob"]: [3]
+        #5 @3 edit of #3 @2 m3 of ann at 2010-01-01T01:01:00 Some("2020-02-02T02:02:00") to ["ann", "bob"]: [3]
+    "#]]
+    .assert_eq(&shown);
+}
+
+async fn several_tails_share_one_reading(db: &mut Db) {
+    db.users(&["ann", "bob", "eve"]).channel("ann", history_size(10)).commit().await;
+    db.post(private(1, &["ann", "bob"], "{}")).posts("ann", 2..=2).post(private(3, &["bob"], "{}")).commit().await;
+    let inbox = |name| Place::Inbox(user(name));
+    let asked = [
+        (inbox("bob"), Position(3)),
+        (Place::Channel(channel("ann")), Position(3)),
+        (inbox("nobody"), Position(3)),
+        (inbox("ann"), Position(3)),
+        (inbox("bob"), Position(2)),
+        (inbox("eve"), Position(3)),
+    ];
+    let tails = db.store().tails(&asked, 10, 1_000).await.expect("tails");
+    let found = tails.iter().map(|part| part.entries.iter().map(|entry| entry.position.0).collect());
+    assert_eq!(found.collect::<Vec<Vec<u64>>>(), [vec![1, 3], vec![2], vec![], vec![1], vec![1], vec![]]);
+}
+
+/// Where the entries of a tail are, and whether there are older ones.
+async fn tail(db: &Db, place: &Place, before: u64, limit: u32, bytes: u32) -> (Vec<u64>, bool) {
+    let tails = db.store().tails(&[(place.clone(), Position(before))], limit, bytes).await.expect("a tail");
+    let [part] = &tails[..] else { panic!("one tail") };
+    (part.entries.iter().map(|entry| entry.position.0).collect(), part.has_older)
 }
 
 // ---- Connections ----

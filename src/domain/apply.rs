@@ -8,8 +8,10 @@ use super::event::Event;
 use super::frame::{Frame, Presence, StateChange};
 use super::message::Audience;
 use super::names::{ChannelName, ConnectionId, ListenerId, Username};
+use super::position::Position;
 use super::router::{Effect, Recipients, Router};
 use super::state::{Change, Profile};
+use super::tail::{Entry, Place, Said, Tail};
 use super::timestamp::Moment;
 use super::user::{Floor, User};
 
@@ -23,6 +25,11 @@ impl Router {
         match event {
             Event::ChannelKept { name, uuid, settings } => match self.channels.get_mut(name) {
                 Some(channel) => {
+                    if channel.settings.history_ttl != settings.history_ttl {
+                        // What was over may not be any more.
+                        let place = || Place::Channel(name.clone());
+                        self.tails.change(&mut channel.tail, place, |tail| tail.raise(self.head));
+                    }
                     channel.settings = settings.clone();
                     channel.last_active = moment.utc;
                     channel.cut_history();
@@ -90,6 +97,9 @@ impl Router {
                         if let Some(position) = *position {
                             let committed = moment.micros();
                             channel.log(Logged { position, edit: None, committed, message: message.clone() });
+                            let place = || Place::Channel(name.clone());
+                            let post = |tail: &mut Tail| tail.post(position, committed, message.clone());
+                            self.tails.change(&mut channel.tail, place, post);
                             if channel.is_overfull() {
                                 self.overfull_channels.insert(name.clone());
                             }
@@ -99,8 +109,11 @@ impl Router {
                     None => {
                         for name in inboxes {
                             let Some(user) = self.users.get_mut(name) else { continue };
-                            if position.is_some() {
+                            if let Some(position) = *position {
                                 user.retained.messages += 1;
+                                let place = || Place::Inbox(name.clone());
+                                let post = |tail: &mut Tail| tail.post(position, moment.micros(), message.clone());
+                                self.tails.change(&mut user.tail, place, post);
                                 if user.is_overfull() {
                                     self.overfull_users.insert(name.clone());
                                 }
@@ -121,12 +134,21 @@ impl Router {
                                 channel.history.replace(original.position, message.clone(), *position);
                             }
                         }
+                        if let (Some(position), Some(original), Some(message)) = (*position, original, message) {
+                            let place = || Place::Channel(name.clone());
+                            let edit = |tail: &mut Tail| tail.edit(position, moment.micros(), original, message);
+                            self.tails.change(&mut channel.tail, place, edit);
+                        }
                         self.show_in_channel(name, frame, false, moment, effects);
                     }
                     None => {
                         let users = self.known(audience);
                         if let Some(message) = message {
                             self.each_user(&users, |user| user.recent.replace(message));
+                        }
+                        if let (Some(position), Some(original), Some(message)) = (*position, original, message) {
+                            let edit = |tail: &mut Tail| tail.edit(position, moment.micros(), original, message);
+                            users.iter().for_each(|name| self.follow(name, original.position, position, edit));
                         }
                         self.show_to_users(&users, frame, false, moment, effects);
                     }
@@ -152,6 +174,14 @@ impl Router {
                                 self.overfull_channels.insert(name.clone());
                             }
                         }
+                        if let Some(position) = *position {
+                            let said =
+                                Said::Deletion { uuid: deletion.uuid, about: *about, audience: audience.clone() };
+                            let entry = Entry { position, committed: moment.micros(), said };
+                            let place = || Place::Channel(name.clone());
+                            let delete = |tail: &mut Tail| tail.delete(original.as_ref(), entry);
+                            self.tails.change(&mut channel.tail, place, delete);
+                        }
                         self.show_in_channel(name, frame, false, moment, effects);
                     }
                     None => {
@@ -160,6 +190,16 @@ impl Router {
                             user.recent.remove(deletion.uuid);
                             user.retained.deletions += u32::from(adds);
                         });
+                        if let (Some(position), Some(original)) = (*position, original) {
+                            let said =
+                                Said::Deletion { uuid: deletion.uuid, about: *about, audience: audience.clone() };
+                            let entry = Entry { position, committed: moment.micros(), said };
+                            let delete = |tail: &mut Tail| tail.delete(Some(original), entry.clone());
+                            // Of a deletion that is deleted nobody knows any more who has it.
+                            let all = || self.users.keys().cloned().collect();
+                            let holders: Vec<Username> = if adds { users.clone() } else { all() };
+                            holders.iter().for_each(|name| self.follow(name, original.position, position, delete));
+                        }
                         self.show_to_users(&users, frame, false, moment, effects);
                     }
                 }
@@ -167,19 +207,22 @@ impl Router {
             Event::ChannelTrimmed { channel: name, keep } => {
                 self.overfull_channels.remove(name);
                 let Some(channel) = self.channels.get_mut(name) else { return };
+                self.tails.change(&mut channel.tail, || Place::Channel(name.clone()), |tail| tail.trim(*keep));
                 channel.retained = *keep;
                 if channel.is_overfull() {
                     self.overfull_channels.insert(name.clone());
                 }
             }
-            Event::ChannelExpired { channel, through } => {
-                if let Some(channel) = self.channels.get_mut(channel) {
+            Event::ChannelExpired { channel: name, through } => {
+                if let Some(channel) = self.channels.get_mut(name) {
                     channel.recent.expire(*through);
+                    self.tails.change(&mut channel.tail, || Place::Channel(name.clone()), |tail| tail.expire(*through));
                 }
             }
             Event::InboxTrimmed { user: name, keep } => {
                 self.overfull_users.remove(name);
                 let Some(user) = self.users.get_mut(name) else { return };
+                self.tails.change(&mut user.tail, || Place::Inbox(name.clone()), |tail| tail.trim(*keep));
                 user.retained = *keep;
                 if user.is_overfull() {
                     self.overfull_users.insert(name.clone());
@@ -187,6 +230,22 @@ impl Router {
             }
             Event::UserForgotten { name } => self.remove_user(name),
         }
+        self.shed_tails();
+    }
+
+    /// The entry at `original`, which is private, is changed by one at `position`, in an inbox if
+    /// that holds it.
+    fn follow(&mut self, name: &Username, original: Position, position: Position, change: impl FnOnce(&mut Tail)) {
+        let Some(user) = self.users.get_mut(name) else { return };
+        self.tails.change(
+            &mut user.tail,
+            || Place::Inbox(name.clone()),
+            |tail| match tail.has(original) {
+                Some(true) => change(tail),
+                Some(false) => {}
+                None => tail.raise(position),
+            },
+        );
     }
 
     /// Takes in a connection that was alive when the server stopped; nobody is told, since for

@@ -13,10 +13,11 @@ use uuid::Uuid;
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
 use crate::domain::event::Event;
-use crate::domain::frame::Frame;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::{Epoch, Numbering, Position};
 use crate::domain::replay::Doubt;
+pub use crate::domain::replay::ReplayPage;
+use crate::domain::tail::{Place, TailPart};
 use crate::domain::user::User;
 
 /// Why the store did not do what it was asked.
@@ -66,15 +67,6 @@ pub struct ReplayQuery<'a> {
     pub at: NaiveDateTime,
     /// Most entries.
     pub limit: u32,
-}
-
-/// See [`ReplayQuery`].
-#[derive(Debug, Default)]
-pub struct ReplayPage {
-    /// Net effect, in order of position, for whatever audience.
-    pub frames: Vec<Frame>,
-    /// How far retention has gone in each place (no channel: the inbox), in the same snapshot.
-    pub trimmed: Vec<(Option<ChannelName>, Position)>,
 }
 
 /// What is committed together, in one transaction.
@@ -169,6 +161,12 @@ pub trait Store: Send + Sync {
 
     /// Of these stretches, those where the log holds anything, or did before it was trimmed.
     async fn holding(&self, user: &Username, doubts: &[Doubt]) -> Result<Vec<Doubt>, StoreError>;
+
+    /// The newest part of what the log holds of places, in the order in which they are given: of
+    /// the entries up to a position the newest `limit`, or fewer, so that their bodies together
+    /// have no more than `bytes`; messages with their present content, edits with that of their
+    /// message, all whether or not it is past its time. A place that does not exist holds nothing.
+    async fn tails(&self, places: &[(Place, Position)], limit: u32, bytes: u32) -> Result<Vec<TailPart>, StoreError>;
 
     /// Channels in order of creation, after the one of that number, with their numbers.
     async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError>;

@@ -14,12 +14,15 @@ use uuid::Uuid;
 use super::read::{read_channels, read_connections, read_held, read_users};
 use super::replay::{read_holding, read_replay};
 use super::session::{Address, Identity, Reader, Session, classify};
-use super::write::{texts, write};
+use super::tails::read_tails;
+use super::values::texts;
+use super::write::write;
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::{Numbering, Position};
 use crate::domain::replay::Doubt;
+use crate::domain::tail::{Place, TailPart};
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
 use crate::store::contract::{
@@ -292,6 +295,16 @@ impl Store for PostgresStore {
         let holding = self.address.within(read_holding(&mut reader, user.as_str(), doubts)).await?;
         reader.done();
         Ok(holding)
+    }
+
+    async fn tails(&self, places: &[(Place, Position)], limit: u32, bytes: u32) -> Result<Vec<TailPart>, StoreError> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut reader = self.reader().await?;
+        let tails = self.address.within(read_tails(&mut reader, places, limit, bytes)).await?;
+        reader.done();
+        Ok(tails)
     }
 
     async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError> {

@@ -10,6 +10,8 @@ mod read;
 mod replay;
 mod retention;
 mod session;
+mod tails;
+mod values;
 mod write;
 
 pub use engine::PostgresDatabase;

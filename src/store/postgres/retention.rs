@@ -4,7 +4,7 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{query, query_scalar};
 
-use super::write::texts;
+use super::values::texts;
 use crate::domain::channel::Retained;
 use crate::domain::names::{ChannelName, Username};
 

@@ -6,6 +6,7 @@ use sqlx::{Connection, query, query_scalar};
 use uuid::Uuid;
 
 use super::retention::{expire_channels, forget_users, trim_channels, trim_inboxes};
+use super::values::texts;
 use crate::domain::names::{ChannelName, Username};
 use crate::json;
 use crate::store::contract::Batch;
@@ -43,11 +44,6 @@ pub(super) async fn write(writer: &mut PgConnection, owner: Uuid, batch: &Batch)
         query!(r#"DELETE FROM memberships WHERE "left" <= $1"#, left_before).execute(&mut *connection).await?;
     }
     transaction.commit().await
-}
-
-/// A list of texts as an array.
-pub(super) fn texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    texts.into_iter().collect()
 }
 
 /// Moves the head, under the lock of its row, and adds new entries to the log and to inboxes.

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::read::{read_channels, read_connections, read_held, read_users};
 use super::replay::{read_holding, read_replay};
+use super::tails::read_tails;
 use super::values::list;
 use super::write::write;
 use crate::domain::channel::Channel;
@@ -25,6 +26,7 @@ use crate::domain::draft::HeldByUuid;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::{Numbering, Position};
 use crate::domain::replay::Doubt;
+use crate::domain::tail::{Place, TailPart};
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
 use crate::store::contract::{
@@ -59,7 +61,7 @@ pub struct SqliteStore {
     /// None after a commit failed: whoever settles it opens a new one.
     writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
-    _lock: File,
+    lock: File,
 }
 
 impl SqliteDatabase {
@@ -110,7 +112,7 @@ impl SqliteDatabase {
             .acquire_timeout(BUSY)
             .connect_with(options.clone().create_if_missing(false).pragma("query_only", "1"))
             .await?;
-        Ok((SqliteStore { options, writer: Mutex::new(Some(writer)), readers, _lock: lock }, start))
+        Ok((SqliteStore { options, writer: Mutex::new(Some(writer)), readers, lock }, start))
     }
 }
 
@@ -286,6 +288,13 @@ impl Store for SqliteStore {
         read_holding(&self.readers, user.as_str(), doubts).await.map_err(classify)
     }
 
+    async fn tails(&self, places: &[(Place, Position)], limit: u32, bytes: u32) -> Result<Vec<TailPart>, StoreError> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        read_tails(&self.readers, places, limit, bytes).await.map_err(classify)
+    }
+
     async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError> {
         let rows = query!(
             r#"SELECT id AS "id!", name FROM channels WHERE deleted IS NULL AND id > ?1 ORDER BY id LIMIT ?2"#,
@@ -365,6 +374,7 @@ impl Store for SqliteStore {
         self.readers.close().await;
         let Some(mut writer) = self.writer.lock().await.take() else { return Ok(()) };
         query!("UPDATE meta SET clean = 1 WHERE id = 1").execute(&mut writer).await.map_err(classify)?;
-        writer.close().await.map_err(classify)
+        writer.close().await.map_err(classify)?;
+        self.lock.unlock().map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 }

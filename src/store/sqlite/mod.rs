@@ -5,6 +5,7 @@ mod engine;
 mod read;
 mod replay;
 mod retention;
+mod tails;
 mod values;
 mod write;
 

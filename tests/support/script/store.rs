@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use channelstream::domain::channel::{Channel, Logged, Retained};
 use channelstream::domain::draft::{Held, HeldByUuid};
-use channelstream::domain::event::{Event, Original};
+use channelstream::domain::event::Event;
 use channelstream::domain::names::{ChannelName, ConnectionId, Username};
 use channelstream::domain::position::Position;
 use channelstream::domain::router::Needs;
@@ -170,9 +170,9 @@ impl Store {
             }
             Event::Edited { position, edit, original, message, .. } => {
                 let Some(position) = *position else { return };
-                let original = original.expect("what is logged is about something");
+                let original = original.as_ref().expect("what is logged is about something");
                 let message = message.clone().expect("what is logged is about something");
-                let about = self.original(original).expect("the log holds what is edited");
+                let about = self.original(original.position).expect("the log holds what is edited");
                 let Kind::Message(logged) = &mut about.kind else { panic!("a message is edited, not {about:?}") };
                 assert_eq!(logged.edit, original.edit, "the latest edit is known");
                 (logged.edit, logged.message) = (Some(position), message);
@@ -185,7 +185,7 @@ impl Store {
                 let Some(position) = *position else { return };
                 let mut inboxes = BTreeSet::new();
                 if let Some(original) = *original {
-                    inboxes = self.original(original).expect("the log holds what is deleted").inboxes.clone();
+                    inboxes = self.original(original.position).expect("the log holds what is deleted").inboxes.clone();
                     let gone =
                         |entry: &Entry| entry.position == original.position || Some(entry.position) == original.edit;
                     self.log.retain(|entry| !gone(entry));
@@ -234,8 +234,8 @@ impl Store {
         self.connections.iter().any(|(_, known, channels)| known == user && channels.contains(channel))
     }
 
-    fn original(&mut self, original: Original) -> Option<&mut Entry> {
-        self.log.iter_mut().find(|entry| entry.position == original.position)
+    fn original(&mut self, position: Position) -> Option<&mut Entry> {
+        self.log.iter_mut().find(|entry| entry.position == position)
     }
 
     fn find(&self, uuid: Uuid, channel: Option<&ChannelName>) -> Option<&Entry> {

@@ -3,17 +3,33 @@
 use std::collections::BTreeSet;
 
 use channelstream::domain::names::ChannelName;
+use channelstream::domain::position::Position;
+use channelstream::domain::tail::Place;
 use channelstream::json::audience_text;
 use channelstream::store::Store;
 
 use super::engine::Engine;
-use super::text;
 use super::world::{Kind, World, micros};
+use super::{channel, text, user};
+
+/// Few and small, so that there are mostly older ones.
+const TAIL_ENTRIES: u32 = 4;
+const TAIL_BYTES: u32 = 60;
+
+/// All places, each up to the end of the log and up to the middle of it, and some that are not there.
+fn places(world: &World) -> Vec<(Place, Position)> {
+    let channels = world.channels.iter().map(|(name, _)| Place::Channel(name.clone()));
+    let inboxes = world.users.keys().map(|name| Place::Inbox(name.clone()));
+    let missing = [Place::Channel(channel("not there")), Place::Inbox(user("nobody"))];
+    let all = channels.chain(inboxes).chain(missing);
+    let middle = Position(world.head.0 / 2);
+    all.flat_map(|place| [(place.clone(), Position(u64::MAX)), (place, middle)]).collect()
+}
 
 /// What must be there.
 pub fn expected(world: &World) -> Vec<String> {
-    let channel = |name| text::channel(name, &world.loaded_channel(name).expect("it exists"));
-    let user = |name| text::user(name, &world.loaded_user(name).expect("it exists"));
+    let kept = |name| text::channel(name, &world.loaded_channel(name).expect("it exists"));
+    let known = |name| text::user(name, &world.loaded_user(name).expect("it exists"));
     let held = world.log.values().filter_map(|entry| {
         let held = world.held(entry.uuid, entry.channel.as_ref())?;
         Some(text::held(entry.uuid, entry.channel.as_ref(), &held))
@@ -41,11 +57,15 @@ pub fn expected(world: &World) -> Vec<String> {
         .opened
         .iter()
         .map(|(id, (time, head))| format!("opened by {} {} {}", world.connections[id].0, micros(*time), head.0));
+    let tails = places(world).into_iter().map(|(place, before)| {
+        let part = world.tail(&place, before, TAIL_ENTRIES as usize, TAIL_BYTES as usize);
+        text::tail(&place, before, &part)
+    });
     let subscriptions: usize = world.connections.values().map(|(_, channels)| channels.len()).sum();
     [
         vec![format!("{:?}", world.totals())],
-        world.channels.iter().flat_map(|(name, _)| channel(name)).collect(),
-        sorted(world.users.keys().map(user)),
+        world.channels.iter().flat_map(|(name, _)| kept(name)).collect(),
+        sorted(world.users.keys().map(known)),
         sorted(world.stored_connections().iter().map(text::connection)),
         held.collect::<BTreeSet<_>>().into_iter().collect(),
         sorted(idle.map(|name| format!("idle {name:?}"))),
@@ -54,6 +74,7 @@ pub fn expected(world: &World) -> Vec<String> {
         sorted(world.channels.iter().map(|(name, kept)| format!("trimmed {name} {}", kept.trimmed.0))),
         sorted(world.users.iter().map(|(name, kept)| format!("trimmed inbox of {name} {}", kept.trimmed.0))),
         sorted(opened),
+        tails.collect(),
         vec![format!("{subscriptions} subscriptions")],
     ]
     .concat()
@@ -70,6 +91,10 @@ pub async fn read(world: &World, store: &dyn Store, engine: &dyn Engine) -> Vec<
     let connections = store.connections().await.expect("connections");
     let held = store.held(&world.uuids.iter().copied().collect()).await.expect("held");
     let idle = store.idle_users(world.now(), u32::MAX).await.expect("idle users");
+    let places = places(world);
+    let tails = store.tails(&places, TAIL_ENTRIES, TAIL_BYTES).await.expect("tails");
+    assert_eq!(tails.len(), places.len(), "one for each place");
+    let tails = places.iter().zip(tails).map(|((place, before), part)| text::tail(place, *before, &part));
     let rows = async |sql| sorted(engine.rows(sql).await);
     [
         vec![format!("{:?}", store.totals().await.expect("totals"))],
@@ -99,6 +124,7 @@ pub async fn read(world: &World, store: &dyn Store, engine: &dyn Engine) -> Vec<
                FROM connections JOIN users ON users.id = connections."user""#,
         )
         .await,
+        tails.collect(),
         rows("SELECT count(*) || ' subscriptions' FROM subscriptions").await,
     ]
     .concat()

@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 pub use engine::{Engine, Postgres, Sqlite};
 use everything::sorted;
+pub use text::tail as tail_text;
 use world::World;
 pub use world::clock;
 

@@ -14,6 +14,7 @@ use channelstream::domain::names::{ChannelName, ConnectionId, Username};
 use channelstream::domain::position::Position;
 use channelstream::domain::settings::ChannelSettings;
 use channelstream::domain::state::Profile;
+use channelstream::domain::tail::{self, Place, Said, TailPart};
 use channelstream::domain::timestamp::from_micros;
 use channelstream::domain::user::User;
 use channelstream::store::{StoreTotals, StoredConnection};
@@ -196,7 +197,7 @@ impl World {
         Event::Edited {
             position: Some(position),
             audience: Arc::new(message.audience.clone()),
-            original: Some(Original { position: old.position, edit: old.edit }),
+            original: Some(old),
             message: Some(message),
             edit,
         }
@@ -396,6 +397,51 @@ impl World {
             head: self.opened[id].1,
         };
         self.connections.iter().map(stored).collect()
+    }
+
+    /// The newest entries of a place up to a position, oldest first, and whether there are older ones.
+    pub fn tail(&self, place: &Place, before: Position, limit: usize, bytes: usize) -> TailPart {
+        let is_there = |entry: &Entry| match place {
+            Place::Channel(name) => entry.channel.as_ref() == Some(name),
+            Place::Inbox(name) => entry.inboxes.contains(name),
+        };
+        let of_place = self.log.iter().rev().filter(|(position, entry)| **position <= before && is_there(entry));
+        let mut part = TailPart { trimmed: self.trimmed(place), ..TailPart::default() };
+        let mut size = 0;
+        for (position, entry) in of_place {
+            let message = |position: &Position| {
+                let message = self.log[position].message().expect("a message");
+                (message.committed, message.message.clone())
+            };
+            let said = match &entry.kind {
+                Kind::Message(logged) => Said::Message(logged.message.clone()),
+                Kind::Edit { about } => {
+                    let (posted, message) = message(about);
+                    Said::Edit { about: *about, posted, message }
+                }
+                Kind::Deletion { about, audience } => {
+                    Said::Deletion { uuid: entry.uuid, about: *about, audience: audience.clone().into() }
+                }
+            };
+            if let Said::Message(message) | Said::Edit { message, .. } = &said {
+                size += message.body.as_ref().map_or(0, |body| body.get().len());
+            }
+            if part.entries.len() == limit || size > bytes {
+                part.has_older = true;
+                break;
+            }
+            part.entries.push(tail::Entry { position: *position, committed: micros(entry.committed), said });
+        }
+        part.entries.reverse();
+        part
+    }
+
+    fn trimmed(&self, place: &Place) -> Position {
+        match place {
+            Place::Channel(name) => self.channel(name).map(|channel| channel.trimmed),
+            Place::Inbox(name) => self.users.get(name).map(|user| user.trimmed),
+        }
+        .unwrap_or_default()
     }
 
     pub fn is_connected(&self, name: &Username) -> bool {
