@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use crate::domain::draft::{Draft, HeldByUuid, Key};
+use crate::domain::draft::{Draft, Found, Key};
 use crate::domain::event::Event;
 use crate::domain::frame::{Frame, Tick};
 use crate::domain::listen::Departure;
@@ -189,8 +189,8 @@ impl Live {
 
     /// Decides and applies messages that nothing stores.
     fn show_unstored(&mut self, post: &mut Post, moment: Moment) {
-        let held = HeldByUuid::new();
-        let mut draft = Draft::new(&self.router, moment, &held);
+        let found = Found::default();
+        let mut draft = Draft::new(&self.router, moment, &found);
         draft.begin();
         let decided = post.decide(&self.router, &mut draft);
         debug_assert!(decided.is_ok(), "alone in its draft");

@@ -369,6 +369,32 @@ const TIME: Kind = Kind {
     ],
     accepted: &[r#""2010-01-01 01:01""#, r#""9999-12-31T23:59:59.999999-23:59""#],
 };
+/// The last two refused are cursors that nobody gave out.
+const SINCE: Kind = Kind {
+    refused: &[
+        "null",
+        "true",
+        "5",
+        "[]",
+        "{}",
+        r#""""#,
+        r#""x""#,
+        r#""Earliest""#,
+        r#""2010-01-01T01""#,
+        r#""A-1""#,
+        r#""a-01""#,
+        r#""a-9223372036854775808""#,
+        r#""\ud800""#,
+        r#""a-0""#,
+        r#""2010-11""#,
+    ],
+    accepted: &[
+        r#""earliest""#,
+        r#""2010-01-01T01:01Z""#,
+        r#""9999-12-31T23:59:59.999999-23:59""#,
+        r#""0001-01-01 00:00+23:59""#,
+    ],
+};
 const CONFIGS: Kind = Kind {
     refused: &[
         "null",
@@ -395,6 +421,7 @@ const FIELDS: &[(&str, &str, &str, &str, Kind)] = &[
     ("POST", "/connect", r#"{"username": "a", "user_state": @}"#, "user_state", MAP),
     ("POST", "/connect", r#"{"username": "a", "state_public_keys": @}"#, "state_public_keys", NAMES),
     ("POST", "/connect", r#"{"username": "a", "channel_configs": @}"#, "channel_configs", CONFIGS),
+    ("POST", "/connect", r#"{"username": "a", "channels": ["a"], "since": @}"#, "since", SINCE),
     ("POST", "/connect", r#"{"username": "a", "info": @}"#, "info", OBJECT),
     ("POST", "/connect", r#"{"username": "a", "info": {"include_history": @}}"#, "info", FLAG),
     ("POST", "/connect", r#"{"username": "a", "info": {"include_users": @}}"#, "info", FLAG),

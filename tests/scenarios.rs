@@ -3433,6 +3433,113 @@ fn connections_that_come_together_get_one_floor() {
     assert_eq!(printed.last().unwrap(), "floors of ann: news after #1");
 }
 
+#[test]
+fn the_application_sets_the_floors_of_the_channels_it_names() {
+    check(
+        "
+        ann connects a1 to news, sport configured history
+        post to news 'one'; to sport 'two'; to news 'three'
+        bob connects b1 to news, sport
+        show floors @bob
+        bob connects b2 to news, talk since #1
+        show floors @bob
+        bob connects b1 to news since #2
+        show floors @bob
+        bob connects b1 to news since earliest
+        restart
+        show floors @bob
+        ",
+        expect![[r#"
+            floors of bob: news after #3, sport after #3
+            floors of bob: news after #1, sport after #3, talk after #1
+            floors of bob: news after #2, sport after #3, talk after #1
+            floors of bob: news after #0, sport after #3, talk after #1
+        "#]],
+    );
+}
+
+#[test]
+fn a_time_sets_the_floor_after_what_was_committed_by_then() {
+    check(
+        "
+        ann connects a1 to news configured history
+        post to news 'one'
+        10 seconds pass
+        post to news 'two'; to news 'three'
+        ann connects a1 to news since 9s
+        show floors @ann
+        10 seconds pass
+        ann connects a1 to news since 10s
+        show floors @ann
+        post to news 'four'
+        & ann connects a1 to news since 900s
+        & post to news 'five'
+        show floors @ann
+        ",
+        expect![[r#"
+            floors of ann: news after #1
+            floors of ann: news after #3
+            floors of ann: news after #4
+        "#]],
+    );
+}
+
+#[test]
+fn a_floor_is_not_set_after_a_cursor_that_nobody_gave_out() {
+    check(
+        "
+        ann connects a1 to news configured history
+        post to news 'one'
+        ann connects a1 to news since #2
+        & ann connects a1 to news since elsewhere
+        bob connects b1 to talk since #2
+        show floors @ann
+        show @bob
+        ",
+        expect![[r#"
+            refused: UnknownCursor
+            refused: UnknownCursor
+            refused: UnknownCursor
+            floors of ann: news after #0
+            no bob
+        "#]],
+    );
+}
+
+/// Memory goes through a batch event by event, a store kind by kind.
+#[test]
+fn a_floor_that_was_set_is_the_same_in_memory_and_store() {
+    for (before, batch, expected) in [
+        ("", "ann connects a2 to news since #1", "news after #1"),
+        ("ann connects a1 to news", "ann connects a1 to news since #1", "news after #1"),
+        ("ann connects a1 to news\n20 seconds pass", "ann connects a2 to news since #1", "news after #1"),
+        ("ann connects a1 to news\n80 seconds pass", "ann connects a2 to news since #1", "news after #1"),
+        ("", "ann connects a2 to news\n& ann connects a3 to news since #1", "news after #1"),
+        ("", "ann connects a2 to news since #1\n& ann connects a3 to news", "news after #1"),
+        ("", "ann connects a2 to news since #1\n& ann connects a3 to news since #2", "news after #2"),
+        ("ann connects a1 to news", "a1 unsubscribes from news\n& ann connects a2 to news since #1", "news after #1"),
+        ("", "ann connects a2 to news since #1\n& a2 unsubscribes from news", ""),
+        (
+            "",
+            "ann connects a2 to news since #1\n& post to news 'four'\n& ann connects a2 to talk",
+            "news after #1, talk after #4",
+        ),
+    ] {
+        let story = format!(
+            "eve connects e1 to news configured history
+            post to news 'one'; to news 'two'; to news 'three'
+            {before}
+            {batch}"
+        );
+        let expected =
+            if expected.is_empty() { "no floors of ann".to_owned() } else { format!("floors of ann: {expected}") };
+        for restart in ["", "restart\n"] {
+            let printed = run(&format!("{story}\n{restart}show floors @ann"));
+            assert_eq!(printed.last(), Some(&expected), "{story}\n{restart}");
+        }
+    }
+}
+
 // ---- Limits ----
 
 #[test]

@@ -83,6 +83,8 @@ macro_rules! contract {
             connections_and_subscriptions_come_and_go
             a_connection_opened_again_keeps_its_channels
             a_connection_and_all_it_needs_come_in_one_batch
+            a_floor_that_is_set_wins_over_one_that_is_held
+            a_time_is_the_newest_entry_that_was_committed_by_then
 
             a_batch_on_another_head_changes_nothing
             readers_see_whole_batches
@@ -987,6 +989,50 @@ async fn a_connection_and_all_it_needs_come_in_one_batch(db: &mut Db) {
 
 // ---- Batches ----
 
+async fn a_floor_that_is_set_wins_over_one_that_is_held(db: &mut Db) {
+    db.channel("news", history_size(10)).channel("chat", history_size(10)).users(&["ann", "bob", "cat"]).commit().await;
+    db.posts("news", 1..=3).commit().await;
+    // Who is new, who is there, who left, and who left long ago: in either order.
+    for turned_around in [false, true] {
+        db.connect(1, "ann").subscribe(1, "news").connect(2, "bob").subscribe(2, "news").commit().await;
+        db.end(2).commit().await;
+        db.connect(3, "bob").connect(4, "cat").commit().await;
+        db.set_floor("ann", "news", 1);
+        db.subscribe(3, "news").set_floor("bob", "news", 2);
+        db.subscribe(4, "news").set_floor("cat", "news", 0);
+        if turned_around {
+            db.turned_around();
+        }
+        db.commit().await;
+        assert_eq!(floors(db).await, ["ann 1", "bob 2", "cat 0"]);
+        db.end(3).end(4).commit().await;
+        db.connect(4, "cat").commit().await;
+        db.end_floor("cat", "news").subscribe(4, "news").set_floor("cat", "news", 3).commit().await;
+        assert_eq!(floors(db).await, ["ann 1", "bob 2 left", "cat 3"]);
+        db.unsubscribe(1, "news").end(1).end(4).commit().await;
+    }
+}
+
+async fn a_time_is_the_newest_entry_that_was_committed_by_then(db: &mut Db) {
+    assert_eq!(db.position_at(clock(9)).await, 0);
+    db.channel("news", history_size(100)).channel("chat", history_size(100)).users(&["ann"]).commit().await;
+    for batch in 2..=20 {
+        db.posts("news", [batch * 10]).posts("chat", [batch * 10 + 1]);
+        db.post(private(batch * 10 + 2, &["ann"], "{}")).commit().await;
+    }
+    db.delete("chat", 31).delete(PRIVATE, 32).delete("news", 40).commit().await;
+    db.trim_channel("news", 9, 9).trim_channel("chat", 0, 0).commit().await;
+    let just_before = |batch| clock(batch) - Duration::from_micros(1);
+    assert_eq!(db.position_at(clock(0)).await, 0);
+    assert_eq!(db.position_at(just_before(2)).await, 0);
+    assert_eq!((db.position_at(clock(2)).await, db.position_at(just_before(3)).await), (3, 3));
+    assert_eq!(db.position_at(clock(3)).await, 3, "all of that batch is gone");
+    assert_eq!(db.position_at(clock(20)).await, 57);
+    assert_eq!((db.position_at(just_before(21)).await, db.position_at(clock(21)).await), (57, 60));
+    assert_eq!(db.position_at(clock(1_000_000)).await, 60);
+    assert!(db.store().positions_at(&HashSet::new()).await.unwrap().is_empty());
+}
+
 async fn a_batch_on_another_head_changes_nothing(db: &mut Db) {
     db.channel("news", history_size(10)).commit().await;
     db.posts("news", 1..=2).commit().await;
@@ -1173,6 +1219,14 @@ async fn deletions(db: &Db) -> Vec<String> {
     let sql = "SELECT position || ' of ' || coalesce(CAST(about AS TEXT), 'nothing')
                    || ' for ' || coalesce(audience, 'everyone')
                FROM log WHERE kind = 2 ORDER BY position";
+    db.engine().rows(sql).await
+}
+
+/// Floors of the channel "news".
+async fn floors(db: &Db) -> Vec<String> {
+    let sql = r#"SELECT users.name || ' ' || floor || CASE WHEN "left" IS NULL THEN '' ELSE ' left' END
+                 FROM memberships JOIN users ON users.id = memberships."user"
+                 JOIN channels ON channels.id = memberships.channel WHERE channels.name = 'news' ORDER BY users.name"#;
     db.engine().rows(sql).await
 }
 

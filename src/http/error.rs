@@ -75,6 +75,7 @@ impl From<Failure> for ApiError {
             Failure::Refused(Refusal::UnknownUser) => invalid("user", "Unknown user"),
             Failure::Refused(Refusal::ForeignConnection) => invalid("conn_id", "Connection of another user"),
             Failure::Refused(Refusal::TooManyChannels) => invalid("channels", "Too many channels for one connection."),
+            Failure::Refused(Refusal::UnknownCursor) => invalid("since", "Unknown cursor"),
             Failure::Refused(Refusal::StateTooLarge) => invalid("user_state", "State is too large."),
             Failure::Rejected => invalid("request", "The store refuses this."),
             Failure::Unavailable => Self::Unavailable("Storage is unavailable."),

@@ -135,6 +135,14 @@ pub trait Store: Send + Sync {
     /// The messages and deletions of these uuids that the log holds.
     async fn held(&self, uuids: &HashSet<Uuid>) -> Result<HeldByUuid, StoreError>;
 
+    /// Of each of these times (UTC) the position of the newest entry that the log holds which was
+    /// committed by then; 0 if there is none. Commit times never decrease along the log, which may
+    /// be long: this must not read all of it.
+    async fn positions_at(
+        &self,
+        times: &HashSet<NaiveDateTime>,
+    ) -> Result<HashMap<NaiveDateTime, Position>, StoreError>;
+
     /// What a listener has missed: messages with their present content, and edits and deletions of
     /// messages from before.
     async fn replay(&self, query: &ReplayQuery<'_>) -> Result<ReplayPage, StoreError>;

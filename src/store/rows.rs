@@ -75,7 +75,7 @@ pub struct Rows<'a> {
     pub users: Vec<(&'a Username, Uuid, &'a Profile)>,
     pub opened: Vec<(ConnectionId, &'a Username)>,
     pub floors_ended: Vec<(&'a Username, &'a ChannelName)>,
-    /// With the head at that moment: the user's floor, if it has none.
+    /// With the head at that moment: the user's floor, if it has none and none is set below.
     pub subscribed: Vec<(ConnectionId, &'a ChannelName, Position)>,
     pub floors_set: Vec<(&'a Username, &'a ChannelName, Position)>,
     pub unsubscribed: Vec<(ConnectionId, &'a ChannelName)>,

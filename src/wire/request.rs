@@ -134,6 +134,7 @@ pub fn connect(body: &[u8]) -> Result<Connect, Invalid> {
     let state = form.optional("user_state", user_state).unwrap_or_default();
     let public_keys = form.optional("state_public_keys", public_keys).unwrap_or_else(|| Arc::from([]));
     let channel_configs = form.optional("channel_configs", channel_configs).unwrap_or_default();
+    let since = form.optional("since", form::floor_at);
     let info = info_field(&mut form);
     let user = form.finish(user)?;
     Ok(Connect {
@@ -146,6 +147,7 @@ pub fn connect(body: &[u8]) -> Result<Connect, Invalid> {
         user_state: state,
         public_keys,
         channel_configs,
+        since,
         info,
     })
 }

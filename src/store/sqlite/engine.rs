@@ -15,7 +15,7 @@ use sqlx::{ConnectOptions, Connection, query, query_scalar};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::read::{read_channels, read_connections, read_held, read_users};
+use super::read::{read_channels, read_connections, read_held, read_positions, read_users};
 use super::replay::{read_holding, read_replay};
 use super::values::{channel_name, epoch_of, list, username};
 use super::write::write;
@@ -242,6 +242,16 @@ impl Store for SqliteStore {
         }
         let uuids = list(uuids.iter().map(|uuid| uuid.simple().to_string()));
         read_held(&self.readers, &uuids).await.map_err(classify)
+    }
+
+    async fn positions_at(
+        &self,
+        times: &HashSet<NaiveDateTime>,
+    ) -> Result<HashMap<NaiveDateTime, Position>, StoreError> {
+        if times.is_empty() {
+            return Ok(HashMap::new());
+        }
+        read_positions(&self.readers, times).await.map_err(classify)
     }
 
     async fn replay(&self, asked: &ReplayQuery<'_>) -> Result<ReplayPage, StoreError> {

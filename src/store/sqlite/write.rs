@@ -207,7 +207,7 @@ async fn write_connections(connection: &mut SqliteConnection, rows: &Rows<'_>, h
                SELECT users.id, channels.id, value ->> 2, NULL
                FROM json_each(?1) JOIN users ON users.name = value ->> 0 JOIN channels ON channels.name = value ->> 1
                WHERE true
-               ON CONFLICT (user, channel) DO UPDATE SET floor = excluded.floor"#,
+               ON CONFLICT (user, channel) DO UPDATE SET floor = excluded.floor, "left" = NULL"#,
             set
         )
         .execute(&mut *connection)

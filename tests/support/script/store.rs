@@ -13,6 +13,7 @@ use channelstream::domain::state::Profile;
 use channelstream::domain::timestamp::Moment;
 use channelstream::domain::user::{Floor, User};
 use chrono::NaiveDateTime;
+use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::text::clock;
@@ -301,6 +302,14 @@ impl Store {
         user.floors = known.floors.iter().map(|(channel, floor)| (channel.clone(), *floor)).collect();
         user.retained = self.count(|entry| entry.inboxes.contains(name));
         Some(user)
+    }
+
+    pub fn positions_at(&self, needs: &Needs) -> HashMap<NaiveDateTime, Position> {
+        let newest = |time: NaiveDateTime| {
+            let by_then = self.log.iter().filter(|entry| entry.committed <= time.and_utc().timestamp_micros());
+            by_then.map(|entry| entry.position).max().unwrap_or_default()
+        };
+        needs.times.iter().map(|time| (*time, newest(*time))).collect()
     }
 
     pub fn held(&self, needs: &Needs) -> HeldByUuid {

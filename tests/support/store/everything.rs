@@ -1,14 +1,16 @@
 //! All that can be read from a store, and what the model says it must be, as the same lines.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use channelstream::domain::names::ChannelName;
 use channelstream::json::audience_text;
 use channelstream::store::Store;
+use chrono::NaiveDateTime;
 
 use super::engine::Engine;
 use super::text;
-use super::world::{Kind, World, micros};
+use super::world::{Kind, World, clock, micros};
 
 /// What must be there.
 pub fn expected(world: &World) -> Vec<String> {
@@ -55,6 +57,11 @@ pub fn expected(world: &World) -> Vec<String> {
         sorted(world.users.iter().map(|(name, kept)| format!("trimmed inbox of {name} {}", kept.trimmed.0))),
         sorted(opened),
         vec![format!("{subscriptions} subscriptions")],
+        sorted(world.floors.iter().map(|((user, channel), (position, left))| {
+            let left = left.map(|left| format!(" left {}", micros(left))).unwrap_or_default();
+            format!("floor of {user} in {channel} {}{left}", position.0)
+        })),
+        times(world).map(|time| format!("by {time} {}", world.position_at(time).0)).collect(),
     ]
     .concat()
 }
@@ -71,6 +78,7 @@ pub async fn read(world: &World, store: &dyn Store, engine: &dyn Engine) -> Vec<
     let held = store.held(&world.uuids.iter().copied().collect()).await.expect("held");
     let idle = store.idle_users(world.now(), u32::MAX).await.expect("idle users");
     let rows = async |sql| sorted(engine.rows(sql).await);
+    let positions = store.positions_at(&times(world).collect()).await.expect("positions");
     [
         vec![format!("{:?}", store.totals().await.expect("totals"))],
         names().flat_map(|name| text::channel(name, &channels[name])).collect(),
@@ -100,8 +108,22 @@ pub async fn read(world: &World, store: &dyn Store, engine: &dyn Engine) -> Vec<
         )
         .await,
         rows("SELECT count(*) || ' subscriptions' FROM subscriptions").await,
+        rows(
+            r#"SELECT 'floor of ' || users.name || ' in ' || channels.name || ' ' || floor
+                   || CASE WHEN "left" IS NULL THEN '' ELSE ' left ' || "left" END
+               FROM memberships JOIN users ON users.id = memberships."user"
+               JOIN channels ON channels.id = memberships.channel"#,
+        )
+        .await,
+        times(world).map(|time| format!("by {time} {}", positions[&time].0)).collect(),
     ]
     .concat()
+}
+
+/// Moments of some batches, and moments in between.
+fn times(world: &World) -> impl Iterator<Item = NaiveDateTime> {
+    let batches = (0..=world.batches).step_by(1 + world.batches as usize / 8).map(clock);
+    batches.flat_map(|time| [time - Duration::from_micros(1), time])
 }
 
 /// The lines of either that the other lacks.

@@ -34,6 +34,8 @@ enum Step {
     ChangeState(usize, usize),
     Connect(u128, usize, Vec<usize>),
     Subscribe(u128, usize),
+    /// A connection, a channel that it is in or comes into, and the floor of its user there.
+    SetFloor(u128, usize, u64),
     Unsubscribe(u128, usize),
     End(u128),
     Post(usize, u128, usize),
@@ -84,8 +86,9 @@ fn plans() -> impl Strategy<Value = Vec<Plan>> {
         1 => (name.clone(), name.clone()).prop_map(|(user, state)| Step::ChangeState(user, state)),
         3 => (id.clone(), name.clone(), some()).prop_map(|(id, user, channels)| Step::Connect(id, user, channels)),
         1 => (id.clone(), name.clone()).prop_map(|(id, channel)| Step::Subscribe(id, channel)),
-        1 => (id.clone(), name.clone()).prop_map(|(id, channel)| Step::Unsubscribe(id, channel)),
-        1 => id.prop_map(Step::End),
+        1 => (id.clone(), name.clone(), 0..9u64).prop_map(|(id, channel, at)| Step::SetFloor(id, channel, at)),
+        2 => (id.clone(), name.clone()).prop_map(|(id, channel)| Step::Unsubscribe(id, channel)),
+        2 => id.prop_map(Step::End),
         6 => (name.clone(), number.clone(), name.clone())
             .prop_map(|(channel, number, body)| Step::Post(channel, number, body)),
         4 => (some(), number.clone(), name.clone()).prop_map(|(users, number, body)| Step::Private(users, number, body)),
@@ -217,22 +220,31 @@ fn add(db: &mut Db, number: usize, step: &Step, touched: &mut Touched) {
             }
         }
         Step::Subscribe(id, index) => {
-            let keys = [(of_connection(*id), true), (of_channel(*index), !exists(db, *index))];
-            if db.staged.connections.contains_key(&connection(*id)) && touched.all(number, &keys) {
+            let Some(owner) = owner(db, *id) else { return };
+            let keys = [(of_connection(*id), true), (owner, false), (of_channel(*index), !exists(db, *index))];
+            if touched.all(number, &keys) {
                 join(db, *id, *index);
             }
         }
+        Step::SetFloor(id, index, position) => {
+            let Some(owner) = owner(db, *id) else { return };
+            let keys = [(of_connection(*id), true), (owner, true), (of_channel(*index), !exists(db, *index))];
+            if touched.all(number, &keys) {
+                let name = db.staged.connections[&connection(*id)].0.clone();
+                join(db, *id, *index);
+                db.set_floor(name.as_str(), CHANNELS[*index], *position);
+            }
+        }
         Step::Unsubscribe(id, index) => {
-            if is_member(db, *id, *index)
-                && touched.all(number, &[(of_connection(*id), true), (of_channel(*index), false)])
-            {
+            let Some(owner) = owner(db, *id) else { return };
+            let keys = [(of_connection(*id), true), (owner, true), (of_channel(*index), false)];
+            if is_member(db, *id, *index) && touched.all(number, &keys) {
                 db.unsubscribe(*id, CHANNELS[*index]);
             }
         }
         Step::End(id) => {
-            if db.staged.connections.contains_key(&connection(*id))
-                && touched.all(number, &[(of_connection(*id), true)])
-            {
+            let Some(owner) = owner(db, *id) else { return };
+            if touched.all(number, &[(of_connection(*id), true), (owner, true)]) {
                 db.end(*id);
             }
         }
@@ -313,6 +325,11 @@ fn target(db: &Db, place: &str, number: u128) -> Vec<(String, bool)> {
         _ => keys.extend((0..USERS.len()).map(|index| (of_user(index), false))),
     }
     keys
+}
+
+/// Whose a connection is, as what is touched.
+fn owner(db: &Db, id: u128) -> Option<String> {
+    db.staged.connections.get(&connection(id)).map(|(owner, _)| format!("user {owner}"))
 }
 
 fn is_member(db: &Db, id: u128, index: usize) -> bool {

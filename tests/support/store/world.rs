@@ -44,6 +44,8 @@ pub struct World {
     pub connections: BTreeMap<ConnectionId, (Username, BTreeSet<ChannelName>)>,
     /// When each connection was last let in, and where the log stood.
     pub opened: BTreeMap<ConnectionId, (NaiveDateTime, Position)>,
+    /// How far back each user may replay each channel, and when its last connection left.
+    pub floors: BTreeMap<(Username, ChannelName), (Position, Option<NaiveDateTime>)>,
     pub log: BTreeMap<Position, Entry>,
     /// What the batch that is being built trims, once all else of it is done.
     trims: Vec<Trim>,
@@ -151,20 +153,41 @@ impl World {
         if let Some((user, channels)) = self.connections.remove(&id) {
             self.touch_user(&user);
             channels.iter().for_each(|channel| self.touch_channel(channel));
+            for channel in channels.into_iter().filter(|channel| !self.is_in(&user, channel)).collect::<Vec<_>>() {
+                let left = Some(self.now());
+                self.floors.get_mut(&(user.clone(), channel)).expect("who is somewhere has a floor").1 = left;
+            }
         }
         Event::ConnectionEnded { id }
     }
 
     pub fn subscribe(&mut self, id: ConnectionId, channel: &ChannelName) -> Event {
-        self.connections.get_mut(&id).expect("a known connection").1.insert(channel.clone());
+        let (user, channels) = self.connections.get_mut(&id).expect("a known connection");
+        channels.insert(channel.clone());
+        self.floors.entry((user.clone(), channel.clone())).or_insert((self.head, None)).1 = None;
         self.touch_channel(channel);
         Event::Subscribed { id, channel: channel.clone() }
     }
 
     pub fn unsubscribe(&mut self, id: ConnectionId, channel: &ChannelName) -> Event {
-        self.connections.get_mut(&id).expect("a known connection").1.remove(channel);
+        let (user, channels) = self.connections.get_mut(&id).expect("a known connection");
+        channels.remove(channel);
+        let user = user.clone();
+        if !self.is_in(&user, channel) {
+            self.floors.remove(&(user, channel.clone()));
+        }
         self.touch_channel(channel);
         Event::Unsubscribed { id, channel: channel.clone() }
+    }
+
+    pub fn set_floor(&mut self, user: &Username, channel: &ChannelName, position: Position) -> Event {
+        self.floors.insert((user.clone(), channel.clone()), (position, None));
+        Event::FloorSet { user: user.clone(), channel: channel.clone(), position }
+    }
+
+    pub fn end_floor(&mut self, user: &Username, channel: &ChannelName) -> Event {
+        self.floors.remove(&(user.clone(), channel.clone()));
+        Event::FloorEnded { user: user.clone(), channel: channel.clone() }
     }
 
     pub fn post(&mut self, message: Message) -> Event {
@@ -265,6 +288,7 @@ impl World {
         let all = self.log.keys().copied().collect();
         self.leave_inbox(name, &all);
         self.users.remove(name);
+        self.floors.retain(|(user, _), _| user != name);
         Event::UserForgotten { name: name.clone() }
     }
 
@@ -400,6 +424,16 @@ impl World {
 
     pub fn is_connected(&self, name: &Username) -> bool {
         self.connections.values().any(|(user, _)| user == name)
+    }
+
+    fn is_in(&self, user: &Username, channel: &ChannelName) -> bool {
+        self.connections.values().any(|(known, channels)| known == user && channels.contains(channel))
+    }
+
+    /// The newest entry that was committed by a time.
+    pub fn position_at(&self, time: NaiveDateTime) -> Position {
+        let by_then = self.log.iter().filter(|(_, entry)| entry.committed <= time);
+        by_then.map(|(position, _)| *position).next_back().unwrap_or_default()
     }
 
     pub fn totals(&self) -> StoreTotals {
