@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
 /// Every endpoint that reads a signed body of its own, and whether it takes a list.
-const SIGNED: [(&str, &str, bool); 9] = [
+const SIGNED: [(&str, &str, bool); 10] = [
     ("POST", "/connect", false),
     ("POST", "/subscribe", false),
     ("POST", "/unsubscribe", false),
@@ -25,6 +25,7 @@ const SIGNED: [(&str, &str, bool); 9] = [
     ("DELETE", "/message", true),
     ("POST", "/channel_config", false),
     ("POST", "/info", false),
+    ("POST", "/history", false),
 ];
 
 // ---- The server under attack ----
@@ -395,6 +396,26 @@ const SINCE: Kind = Kind {
         r#""0001-01-01 00:00+23:59""#,
     ],
 };
+const CURSOR: Kind = Kind {
+    refused: &[
+        "null",
+        "true",
+        "5",
+        "[]",
+        "{}",
+        r#""""#,
+        r#""x""#,
+        r#""earliest""#,
+        r#""a-01""#,
+        r#""\ud800""#,
+        r#""a-0""#,
+    ],
+    accepted: &[],
+};
+const PAGE: Kind = Kind {
+    refused: &["null", "0", "-1", "1001", "1e400", "[]", "{}", r#""""#, r#""1.5""#, "4294967296", r#""\ud800""#],
+    accepted: &["1", "1000", "2.9", r#"" 12 ""#, "true"],
+};
 const CONFIGS: Kind = Kind {
     refused: &[
         "null",
@@ -469,6 +490,9 @@ const FIELDS: &[(&str, &str, &str, &str, Kind)] = &[
     ("POST", "/channel_config", r#"{"a": {"notify_state": @}}"#, "notify_state", FLAG),
     ("POST", "/channel_config", r#"{"a": {"store_frames": @}}"#, "store_frames", FLAG),
     ("POST", "/channel_config", r#"{"a": {"replay_size": @}}"#, "replay_size", SIZE),
+    ("POST", "/history", r#"{"channel": "bystanders", "limit": @}"#, "limit", PAGE),
+    ("POST", "/history", r#"{"channel": "bystanders", "before": @}"#, "before", CURSOR),
+    ("POST", "/history", r#"{"user": "bystander", "after": @}"#, "after", CURSOR),
     ("POST", "/info", r#"{"info": @}"#, "info", OBJECT),
     ("POST", "/info", r#"{"info": {"include_history": @}}"#, "info", FLAG),
     ("POST", "/info", r#"{"info": {"include_users": @}}"#, "info", FLAG),
@@ -514,6 +538,18 @@ async fn every_field_refuses_what_it_cannot_be() {
         for value in NAME.refused.iter().skip(1) {
             target.refuses(method, "/message", &channel(value), &[422]).await;
         }
+    }
+    for (key, what) in [("channel", "a channel"), ("user", "a user")] {
+        for value in NAME.refused {
+            target.refuses("POST", "/history", &format!(r#"{{"{key}": {value}}}"#), &[422]).await;
+        }
+        for value in [r#""nowhere""#, r#""\u0001\ud83d\ude00""#] {
+            let faults = target.refuses("POST", "/history", &format!(r#"{{"{key}": {value}}}"#), &[404]).await;
+            assert_eq!(faults, json!({key: [what.replace("a ", "Unknown ")]}));
+        }
+    }
+    for body in ["{}", r#"{"channel": "a", "user": "a"}"#, r#"{"channel": "a", "user": null}"#] {
+        target.refuses("POST", "/history", body, &[422]).await;
     }
     for value in SIZE.refused.iter().skip(1).chain(&["0"]) {
         target.refuses("POST", "/channel_config", &ttl(value), &[422]).await;

@@ -15,7 +15,8 @@ use channelstream::domain::event::Event;
 use channelstream::domain::message::{Audience, Edit, Message};
 use channelstream::domain::position::Position;
 use channelstream::domain::settings::ChannelSettings;
-use channelstream::store::StoreError;
+use channelstream::domain::view::Place;
+use channelstream::store::{HistoryQuery, StoreError};
 use expect_test::expect;
 use hashbrown::HashSet;
 
@@ -52,6 +53,9 @@ macro_rules! contract {
             a_history_of_very_large_messages_is_shorter
             one_uuid_is_another_message_elsewhere
             what_is_not_logged_leaves_nothing_behind
+            a_page_of_history_is_bounded_in_bytes
+            a_page_of_history_ends_where_it_is_told_to
+            a_page_of_history_leaves_out_what_is_past_its_time
 
             an_edit_replaces_the_content
             an_edit_changes_only_what_it_names
@@ -1197,6 +1201,80 @@ async fn names_that_differ_in_anything_are_different(db: &mut Db) {
         let found = users.iter().map(|(name, user)| (name.as_str(), user.retained.messages)).collect::<Vec<_>>();
         assert_eq!(found, [(name, 1)]);
     }
+}
+
+// ---- Pages of history ----
+
+/// The positions of a page, and whether there are more.
+async fn page(db: &Db, place: &Place, change: impl FnOnce(&mut HistoryQuery<'_>)) -> Option<(Vec<u64>, bool)> {
+    let (through, at) = (db.world.head, db.world.now());
+    let mut query = HistoryQuery { place, after: None, before: None, through, at, limit: 50, max_bytes: 1 << 20 };
+    change(&mut query);
+    let page = db.store().history(&query).await.unwrap()?;
+    Some((page.messages.iter().map(|message| message.position.0).collect(), page.has_more))
+}
+
+async fn a_page_of_history_is_bounded_in_bytes(db: &mut Db) {
+    db.channel("news", history_size(10)).users(&["ann", "bob"]).commit().await;
+    let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(400_000));
+    for number in 1..=6 {
+        db.post(message("news", number, &large));
+    }
+    for number in 7..=9 {
+        db.post(private(number, &["ann"], &large));
+    }
+    db.commit().await;
+    let (news, ann) = (Place::Channel(channel("news")), Place::Inbox(user("ann")));
+    assert_eq!(page(db, &news, |_| {}).await, Some((vec![5, 6], true)));
+    assert_eq!(page(db, &news, |query| query.after = Some(Position(0))).await, Some((vec![1, 2], true)));
+    assert_eq!(page(db, &news, |query| query.before = Some(Position(3))).await, Some((vec![1, 2], false)));
+    assert_eq!(page(db, &news, |query| query.max_bytes = 1).await, Some((vec![6], true)), "one always comes");
+    assert_eq!(page(db, &news, |query| query.max_bytes = u64::MAX).await, Some(((1..=6).collect(), false)));
+    assert_eq!(page(db, &ann, |_| {}).await, Some((vec![8, 9], true)));
+    assert_eq!(page(db, &ann, |query| query.after = Some(Position(0))).await, Some((vec![7, 8], true)));
+    assert_eq!(page(db, &Place::Inbox(user("bob")), |_| {}).await, Some((vec![], false)));
+    assert_eq!(page(db, &Place::Inbox(user("news")), |_| {}).await, None);
+    assert_eq!(page(db, &Place::Channel(channel("ann")), |_| {}).await, None);
+}
+
+async fn a_page_of_history_ends_where_it_is_told_to(db: &mut Db) {
+    db.channel("news", history_size(2)).channel("chat", history_size(2)).users(&["ann"]).commit().await;
+    for number in 1..=5 {
+        db.posts("news", [number]).posts("chat", [number + 10]).post(private(number + 20, &["ann"], "{}"));
+    }
+    db.commit().await;
+    db.edit(edit("news", 2, r#"{"n":2}"#)).delete("news", 4).commit().await;
+    let news = Place::Channel(channel("news"));
+    // They stand at 1, 4, 7, 13: more than the history of the channel shows.
+    assert_eq!(page(db, &news, |_| {}).await, Some((vec![1, 4, 7, 13], false)));
+    assert_eq!(page(db, &news, |query| query.limit = 3).await, Some((vec![4, 7, 13], true)));
+    assert_eq!(page(db, &news, |query| query.through = Position(12)).await, Some((vec![1, 4, 7], false)));
+    let between = |query: &mut HistoryQuery<'_>| {
+        (query.after, query.before, query.limit) = (Some(Position(1)), Some(Position(13)), 1);
+    };
+    assert_eq!(page(db, &news, between).await, Some((vec![4], true)));
+    let nothing = |query: &mut HistoryQuery<'_>| (query.after, query.before) = (Some(Position(7)), Some(Position(7)));
+    assert_eq!(page(db, &news, nothing).await, Some((vec![], false)));
+    assert_eq!(page(db, &news, |query| query.before = Some(Position(0))).await, Some((vec![], false)));
+    let all = |query: &mut HistoryQuery<'_>| (query.through, query.after) = (Position(i64::MAX as u64), query.before);
+    assert_eq!(page(db, &news, all).await, Some((vec![1, 4, 7, 13], false)));
+}
+
+async fn a_page_of_history_leaves_out_what_is_past_its_time(db: &mut Db) {
+    let brief = ChannelSettings { history_ttl: Some(3), ..history_size(100) };
+    db.channel("news", brief).channel("chat", history_size(100)).commit().await;
+    for batch in 2..=6 {
+        db.posts("news", [batch]).posts("chat", [batch + 10]).commit().await;
+    }
+    let news = Place::Channel(channel("news"));
+    // The batches' moments are 2 to 6: at 6 what was committed at 3 is past its time.
+    let at = |batch| move |query: &mut HistoryQuery<'_>| query.at = clock(batch);
+    assert_eq!(page(db, &news, at(6)).await, Some((vec![5, 7, 9], false)));
+    assert_eq!(page(db, &news, at(4)).await, Some((vec![1, 3, 5, 7, 9], false)));
+    assert_eq!(page(db, &news, at(100)).await, Some((vec![], false)));
+    let first = |query: &mut HistoryQuery<'_>| (query.at, query.after, query.limit) = (clock(6), Some(Position(0)), 1);
+    assert_eq!(page(db, &news, first).await, Some((vec![5], true)));
+    assert_eq!(page(db, &Place::Channel(channel("chat")), at(100)).await, Some((vec![2, 4, 6, 8, 10], false)));
 }
 
 // ---- What the trait does not tell ----

@@ -45,6 +45,7 @@ pub fn routes(state: AppState) -> axum::Router {
         .route("/message", signed(post(backend::post).patch(backend::edit).delete(backend::delete)))
         .route("/channel_config", signed(post(backend::channel_config)))
         .route("/info", signed(on(EVERY, backend::info)))
+        .route("/history", signed(post(backend::history)))
         // listeners
         .route("/ws", any(listen::websocket))
         .route("/listen", open(get(listen::long_poll)))

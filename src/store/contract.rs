@@ -7,7 +7,7 @@ use chrono::NaiveDateTime;
 use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
-use crate::domain::channel::Channel;
+use crate::domain::channel::{Channel, Logged};
 use crate::domain::draft::HeldByUuid;
 use crate::domain::event::Event;
 use crate::domain::frame::Frame;
@@ -15,6 +15,7 @@ use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::{Epoch, Numbering, Position};
 use crate::domain::replay::Doubt;
 use crate::domain::user::User;
+use crate::domain::view::Place;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,34 @@ pub struct ReplayPage {
     pub frames: Vec<Frame>,
     /// How far retention has gone in each place (no channel: the inbox), in the same snapshot.
     pub trimmed: Vec<(Option<ChannelName>, Position)>,
+}
+
+/// Which messages of a channel or an inbox are to be read.
+#[derive(Debug)]
+pub struct HistoryQuery<'a> {
+    /// Where.
+    pub place: &'a Place,
+    /// Only those after this; then the oldest come first into the page, and otherwise the newest.
+    pub after: Option<Position>,
+    /// Only those before this.
+    pub before: Option<Position>,
+    /// Only those up to this.
+    pub through: Position,
+    /// When it is asked, for what is past its time.
+    pub at: NaiveDateTime,
+    /// Most messages.
+    pub limit: u32,
+    /// Most bytes of bodies, but for a single larger one.
+    pub max_bytes: u64,
+}
+
+/// See [`HistoryQuery`].
+#[derive(Debug, Default)]
+pub struct HistoryPage {
+    /// With their present content, oldest first.
+    pub messages: Vec<Logged>,
+    /// Whether the query fits more of them.
+    pub has_more: bool,
 }
 
 /// What is committed together, in one transaction.
@@ -149,6 +178,10 @@ pub trait Store: Send + Sync {
 
     /// Of these stretches, those where the log holds anything, or did before it was trimmed.
     async fn holding(&self, user: &Username, doubts: &[Doubt]) -> Result<Vec<Doubt>, StoreError>;
+
+    /// A page of the messages that the log holds of a channel or an inbox, for whatever audience;
+    /// none if there is no such channel or user.
+    async fn history(&self, query: &HistoryQuery<'_>) -> Result<Option<HistoryPage>, StoreError>;
 
     /// Channels in order of creation, after the one of that number, with their numbers.
     async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError>;

@@ -8,7 +8,8 @@ mod sqlite;
 use std::sync::Arc;
 
 pub use contract::{
-    Batch, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreTotals, StoredConnection, Synchronous,
+    Batch, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreTotals, StoredConnection,
+    Synchronous,
 };
 
 /// Opens the store of a URL, creates or migrates its tables, and becomes its owner.

@@ -225,9 +225,14 @@ pub fn boolean(raw: &RawValue) -> Result<bool, Fault> {
     }
 }
 
-/// A whole number of at least `least` and at most 32 bits: a number (its fraction is cut off), a
-/// numeric string, or `true` for 1.
+/// A whole number of at least `least` and at most 32 bits.
 pub fn integer(raw: &RawValue, least: u32) -> Result<u32, Fault> {
+    integer_within(raw, least, u32::MAX)
+}
+
+/// A whole number of at least `least` and at most `most`: a number (its fraction is cut off), a
+/// numeric string, or `true` for 1.
+pub fn integer_within(raw: &RawValue, least: u32, most: u32) -> Result<u32, Fault> {
     const WRONG: &str = "Not a valid integer.";
     let value = match raw.get() {
         "true" => 1.0,
@@ -247,8 +252,8 @@ pub fn integer(raw: &RawValue, least: u32) -> Result<u32, Fault> {
     if whole < f64::from(least) {
         return Err(format!("Must be at least {least}.").into());
     }
-    if whole > f64::from(u32::MAX) {
-        return Err(format!("Must be at most {}.", u32::MAX).into());
+    if whole > f64::from(most) {
+        return Err(format!("Must be at most {most}.").into());
     }
     Ok(whole as u32)
 }

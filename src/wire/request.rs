@@ -16,11 +16,16 @@ use crate::domain::operation::{
 use crate::domain::settings::SettingsPatch;
 use crate::domain::state::{PublicKeys, UserState};
 use crate::domain::timestamp::Timestamp;
-use crate::domain::view::InfoOptions;
+use crate::domain::view::{HistoryOptions, InfoOptions, Place};
 use crate::json;
 
 /// Most users that the messages of one request name in all: each may be a row in the store.
 const MAX_RECIPIENTS: usize = 100_000;
+
+/// Messages in a page of history, unless the request says otherwise, and the most that it may say:
+/// an answer is made in memory.
+const DEFAULT_HISTORY_LIMIT: u32 = 50;
+const MAX_HISTORY_LIMIT: u32 = 1_000;
 
 /// Why a body is no request.
 #[derive(Debug)]
@@ -369,6 +374,22 @@ pub fn info(body: &[u8]) -> Result<InfoOptions, Invalid> {
     Ok(form.finish(options)?)
 }
 
+/// `POST /history`.
+pub fn history(body: &[u8]) -> Result<HistoryOptions, Invalid> {
+    let mut form = form(body)?;
+    let channel = form.optional("channel", form::channel_name);
+    let user = form.optional("user", form::username);
+    let limit = form.optional("limit", |raw| form::integer_within(raw, 1, MAX_HISTORY_LIMIT));
+    let before = form.optional("before", form::cursor);
+    let after = form.optional("after", form::cursor);
+    if form.has("channel") == form.has("user") {
+        form.fault("_schema", "Name either a channel or a user.");
+    }
+    let place = channel.map(Place::Channel).or(user.map(Place::Inbox));
+    let place = form.finish(place)?;
+    Ok(HistoryOptions { place, limit: limit.unwrap_or(DEFAULT_HISTORY_LIMIT), before, after })
+}
+
 /// `POST /disconnect`.
 pub fn disconnect(body: &[u8]) -> Result<ConnectionId, Invalid> {
     let mut form = form(body)?;
@@ -445,7 +466,7 @@ mod tests {
             let _ = unsubscribe(&body, None);
             let _ = change_state(&body);
             let _ = (post(&body, now()), edit(&body, now()), delete(&body));
-            let _ = (configure(&body), info(&body), disconnect(&body));
+            let _ = (configure(&body), info(&body), disconnect(&body), history(&body));
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod channel_config;
 mod connect;
+mod history;
 mod info;
 mod message;
 mod subscription;
@@ -10,6 +11,7 @@ mod user_state;
 
 pub use channel_config::channel_config;
 pub use connect::connect;
+pub use history::history;
 pub use info::info;
 pub use message::{delete, edit, post};
 pub use subscription::{subscribe, unsubscribe};

@@ -15,6 +15,7 @@ use sqlx::{ConnectOptions, Connection, query, query_scalar};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::history::read_history;
 use super::read::{read_channels, read_connections, read_held, read_positions, read_users};
 use super::replay::{read_holding, read_replay};
 use super::values::{channel_name, epoch_of, list, username};
@@ -27,7 +28,8 @@ use crate::domain::replay::Doubt;
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
 use crate::store::contract::{
-    Batch, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreTotals, StoredConnection, Synchronous,
+    Batch, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreTotals, StoredConnection,
+    Synchronous,
 };
 use crate::store::migrate;
 
@@ -263,6 +265,10 @@ impl Store for SqliteStore {
             return Ok(Vec::new());
         }
         read_holding(&self.readers, user.as_str(), doubts).await.map_err(classify)
+    }
+
+    async fn history(&self, asked: &HistoryQuery<'_>) -> Result<Option<HistoryPage>, StoreError> {
+        read_history(&self.readers, asked).await.map_err(classify)
     }
 
     async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError> {

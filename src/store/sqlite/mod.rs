@@ -2,6 +2,7 @@
 //! of write. The server holds a lock on a file beside it for as long as it runs.
 
 mod engine;
+mod history;
 mod read;
 mod replay;
 mod retention;

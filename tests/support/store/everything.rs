@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use channelstream::domain::names::ChannelName;
+use channelstream::domain::position::Position;
+use channelstream::domain::view::Place;
 use channelstream::json::audience_text;
-use channelstream::store::Store;
+use channelstream::store::{HistoryQuery, Store};
 use chrono::NaiveDateTime;
 
 use super::engine::Engine;
@@ -62,6 +64,14 @@ pub fn expected(world: &World) -> Vec<String> {
             format!("floor of {user} in {channel} {}{left}", position.0)
         })),
         times(world).map(|time| format!("by {time} {}", world.position_at(time).0)).collect(),
+        places(world)
+            .iter()
+            .flat_map(|place| queries(world, place))
+            .flat_map(|query| {
+                let (messages, has_more) = world.history(&query).expect("there is such a place");
+                text::page(&query, messages, has_more)
+            })
+            .collect(),
     ]
     .concat()
 }
@@ -77,6 +87,13 @@ pub async fn read(world: &World, store: &dyn Store, engine: &dyn Engine) -> Vec<
     let connections = store.connections().await.expect("connections");
     let held = store.held(&world.uuids.iter().copied().collect()).await.expect("held");
     let idle = store.idle_users(world.now(), u32::MAX).await.expect("idle users");
+    let mut pages = Vec::new();
+    for place in places(world) {
+        for query in queries(world, &place) {
+            let page = store.history(&query).await.expect("a page").expect("there is such a place");
+            pages.extend(text::page(&query, &page.messages, page.has_more));
+        }
+    }
     let rows = async |sql| sorted(engine.rows(sql).await);
     let positions = store.positions_at(&times(world).collect()).await.expect("positions");
     [
@@ -116,8 +133,24 @@ pub async fn read(world: &World, store: &dyn Store, engine: &dyn Engine) -> Vec<
         )
         .await,
         times(world).map(|time| format!("by {time} {}", positions[&time].0)).collect(),
+        pages,
     ]
     .concat()
+}
+
+fn places(world: &World) -> Vec<Place> {
+    let channels = world.channels.iter().map(|(name, _)| Place::Channel(name.clone()));
+    channels.chain(world.users.keys().cloned().map(Place::Inbox)).collect()
+}
+
+/// Pages of history that between them show everything.
+fn queries<'a>(world: &World, place: &'a Place) -> Vec<HistoryQuery<'a>> {
+    let (head, middle) = (world.head, Position(world.head.0 / 2));
+    let page = |after, before, through, limit| {
+        let (at, max_bytes) = (world.now(), u64::MAX);
+        HistoryQuery { place, after, before, through, at, limit, max_bytes }
+    };
+    vec![page(None, None, head, 1_000), page(None, Some(middle), head, 3), page(Some(middle), None, head, 2)]
 }
 
 /// Moments of some batches, and moments in between.

@@ -16,7 +16,8 @@ use channelstream::domain::settings::ChannelSettings;
 use channelstream::domain::state::Profile;
 use channelstream::domain::timestamp::from_micros;
 use channelstream::domain::user::User;
-use channelstream::store::{StoreTotals, StoredConnection};
+use channelstream::domain::view::Place;
+use channelstream::store::{HistoryQuery, StoreTotals, StoredConnection};
 use chrono::NaiveDateTime;
 use uuid::Uuid;
 
@@ -434,6 +435,34 @@ impl World {
     pub fn position_at(&self, time: NaiveDateTime) -> Position {
         let by_then = self.log.iter().filter(|(_, entry)| entry.committed <= time);
         by_then.map(|(position, _)| *position).next_back().unwrap_or_default()
+    }
+
+    /// A page of messages, oldest first, and whether there are more.
+    pub fn history(&self, asked: &HistoryQuery<'_>) -> Option<(Vec<&Logged>, bool)> {
+        let ttl = match asked.place {
+            Place::Channel(name) => self.channel(name)?.settings.history_ttl,
+            Place::Inbox(name) => self.users.get(name).map(|_| None)?,
+        };
+        let is_there = |entry: &Entry| match asked.place {
+            Place::Channel(name) => entry.channel.as_ref() == Some(name),
+            Place::Inbox(name) => entry.inboxes.contains(name),
+        };
+        let is_over = |entry: &Entry| {
+            ttl.is_some_and(|seconds| entry.committed + Duration::from_secs(seconds.into()) <= asked.at)
+        };
+        let fits = |position: &Position| {
+            *position <= asked.through
+                && asked.after.is_none_or(|after| *position > after)
+                && asked.before.is_none_or(|before| *position < before)
+        };
+        let all = self.log.iter().filter(|(position, entry)| fits(position) && is_there(entry) && !is_over(entry));
+        let mut messages: Vec<&Logged> = all.filter_map(|(_, entry)| entry.message()).collect();
+        let excess = messages.len().saturating_sub(asked.limit as usize);
+        match asked.after {
+            Some(_) => messages.truncate(asked.limit as usize),
+            None => _ = messages.drain(..excess),
+        }
+        Some((messages, excess > 0))
     }
 
     pub fn totals(&self) -> StoreTotals {
