@@ -23,7 +23,7 @@ use super::write::write;
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
-use crate::domain::position::{Numbering, Position};
+use crate::domain::position::{Epoch, Numbering, Position};
 use crate::domain::replay::Doubt;
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
@@ -60,28 +60,8 @@ impl SqliteStore {
     /// # Errors
     /// [`StoreError::Unusable`] with a sentence for the operator.
     pub async fn open(url: &str, synchronous: Synchronous) -> Result<(Self, Start), StoreError> {
-        let options = SqliteConnectOptions::from_str(url)
-            .map_err(|error| StoreError::Unusable(format!("`database_url` is not a SQLite URL: {error}")))?;
-        let path = options.get_filename();
-        let in_memory = ["mode=memory", ":memory:"].iter().any(|memory| url.contains(memory));
-        if in_memory || path.as_os_str().is_empty() || path.to_string_lossy().starts_with("file:") {
-            return Err(StoreError::Unusable("`database_url` must name a file: sqlite://FILE".to_owned()));
-        }
-        let path = create_private(path)?;
-        let lock = own(&path)?;
-        let options = options
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(false)
-            .busy_timeout(BUSY)
-            .statement_cache_capacity(PREPARED)
-            .disable_statement_logging();
-        let unusable = |error: sqlx::Error| {
-            StoreError::Unusable(format!("the database {} cannot be opened: {error}", path.display()))
-        };
-        let mut writer = options.connect().await.map_err(unusable)?;
-        migrate::sqlite(&mut writer, migrations::migrations::runner()).await?;
+        let Owned { path, lock, options, mut writer } = Owned::take(options_of(url)?).await?;
+        let unusable = |error: sqlx::Error| cannot_be_opened(&path, &error);
         // That the file is in use must be on the disk before anything else is.
         let start = take_over(&mut writer, synchronous).await.map_err(unusable)?;
         let options = match synchronous {
@@ -97,6 +77,66 @@ impl SqliteStore {
             .await
             .map_err(unusable)?;
         Ok((Self { options, writer: Mutex::new(Some(writer)), readers, _lock: lock }, start))
+    }
+}
+
+/// Begins a new numbering in a file that no server uses; gives it, and the head after which it
+/// begins.
+///
+/// # Errors
+/// [`StoreError::Unusable`] with a sentence for the operator.
+pub async fn begin_epoch(url: &str) -> Result<(Epoch, Position), StoreError> {
+    let options = options_of(url)?;
+    let path = options.get_filename();
+    if !path.exists() {
+        return Err(StoreError::Unusable(format!("there is no database {}; see `database_url`", path.display())));
+    }
+    let Owned { path, lock, mut writer, .. } = Owned::take(options).await?;
+    let begun = number_anew(&mut writer).await.map_err(|error| cannot_be_opened(&path, &error))?;
+    writer.close().await.map_err(|error| cannot_be_opened(&path, &error))?;
+    drop(lock);
+    Ok(begun)
+}
+
+/// How to connect to the file that a URL names.
+fn options_of(url: &str) -> Result<SqliteConnectOptions, StoreError> {
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(|error| StoreError::Unusable(format!("`database_url` is not a SQLite URL: {error}")))?;
+    let path = options.get_filename();
+    let in_memory = ["mode=memory", ":memory:"].iter().any(|memory| url.contains(memory));
+    if in_memory || path.as_os_str().is_empty() || path.to_string_lossy().starts_with("file:") {
+        return Err(StoreError::Unusable("`database_url` must name a file: sqlite://FILE".to_owned()));
+    }
+    Ok(options)
+}
+
+fn cannot_be_opened(path: &Path, error: &sqlx::Error) -> StoreError {
+    StoreError::Unusable(format!("the database {} cannot be opened: {error}", path.display()))
+}
+
+/// A file that is ours, with its tables up to date.
+struct Owned {
+    path: PathBuf,
+    lock: File,
+    options: SqliteConnectOptions,
+    writer: SqliteConnection,
+}
+
+impl Owned {
+    async fn take(options: SqliteConnectOptions) -> Result<Self, StoreError> {
+        let path = create_private(options.get_filename())?;
+        let lock = own(&path)?;
+        let options = options
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(false)
+            .busy_timeout(BUSY)
+            .statement_cache_capacity(PREPARED)
+            .disable_statement_logging();
+        let mut writer = options.connect().await.map_err(|error| cannot_be_opened(&path, &error))?;
+        migrate::sqlite(&mut writer, migrations::migrations::runner()).await?;
+        Ok(Self { path, lock, options, writer })
     }
 }
 
@@ -139,9 +179,7 @@ const IN_USE_UNSAFE: i64 = 2;
 /// store, and where a power cut may have taken commits whose cursors were given out.
 async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous) -> sqlx::Result<Start> {
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-    query!("INSERT INTO meta (id, head, last_batch, clean) VALUES (1, 0, x'', 1) ON CONFLICT DO NOTHING")
-        .execute(&mut *transaction)
-        .await?;
+    have_meta(&mut transaction).await?;
     let meta = query!("SELECT head, clean FROM meta WHERE id = 1").fetch_one(&mut *transaction).await?;
     let latest = query_scalar!("SELECT committed FROM log ORDER BY position DESC LIMIT 1")
         .fetch_optional(&mut *transaction)
@@ -151,11 +189,7 @@ async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous) -> s
     let doubtful = meta.clean == IN_USE_UNSAFE;
     let epoch = match newest {
         Some(id) if !doubtful => id,
-        _ => {
-            let id = Uuid::new_v4().simple().to_string()[..8].to_owned();
-            query!("INSERT INTO epochs (id, after) VALUES (?1, ?2)", id, meta.head).execute(&mut *transaction).await?;
-            id
-        }
+        _ => add_epoch(&mut transaction, meta.head).await?,
     };
     let in_use = match synchronous {
         Synchronous::Full => IN_USE,
@@ -168,6 +202,30 @@ async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous) -> s
     let numbering = Numbering::new(epochs.collect::<sqlx::Result<_>>()?);
     let (head, latest) = (Position(meta.head as u64), from_micros(latest.unwrap_or_default()));
     Ok(Start { epoch: epoch_of(&epoch)?, head, latest, numbering })
+}
+
+async fn have_meta(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    query!("INSERT INTO meta (id, head, last_batch, clean) VALUES (1, 0, x'', 1) ON CONFLICT DO NOTHING")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn add_epoch(connection: &mut SqliteConnection, head: i64) -> sqlx::Result<String> {
+    let id = Uuid::new_v4().simple().to_string()[..8].to_owned();
+    query!("INSERT INTO epochs (id, after) VALUES (?1, ?2)", id, head).execute(connection).await?;
+    Ok(id)
+}
+
+async fn number_anew(writer: &mut SqliteConnection) -> sqlx::Result<(Epoch, Position)> {
+    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+    have_meta(&mut transaction).await?;
+    // Whatever end the last server had: nothing that was numbered since is trusted any more.
+    let head =
+        query_scalar!("UPDATE meta SET clean = 1 WHERE id = 1 RETURNING head").fetch_one(&mut *transaction).await?;
+    let id = add_epoch(&mut transaction, head).await?;
+    transaction.commit().await?;
+    Ok((epoch_of(&id)?, Position(head as u64)))
 }
 
 /// Whether the engine refused the data, so that trying again is useless.

@@ -9,4 +9,4 @@ mod retention;
 mod values;
 mod write;
 
-pub use engine::SqliteStore;
+pub use engine::{SqliteStore, begin_epoch};
