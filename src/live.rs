@@ -388,7 +388,13 @@ pub struct Attached {
 /// Whether an event changes who listens in a channel, so that frames before and after it go to
 /// different listeners.
 fn changes_listeners(event: &Event) -> bool {
-    matches!(event, Event::ConnectionEnded { .. } | Event::Subscribed { .. } | Event::Unsubscribed { .. })
+    matches!(
+        event,
+        Event::ConnectionEnded { .. }
+            | Event::Subscribed { .. }
+            | Event::Unsubscribed { .. }
+            | Event::ChannelForgotten { .. }
+    )
 }
 
 fn push(

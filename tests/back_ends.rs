@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{TestServer, list, numbers, texts};
+use support::{Socket, TestServer, list, numbers, texts};
 
 async fn with_history(server: &TestServer, channels: &[&str]) {
     for channel in channels {
@@ -128,4 +128,124 @@ async fn history_of_what_is_unknown_is_404_and_a_strange_cursor_422() {
     assert_eq!(answer(json!({"channel": "room", "user": "ann"})).await, both);
     let unsigned = server.request("POST", "/history").body(r#"{"channel": "room"}"#);
     assert_eq!(support::send(unsigned).await.status, 403);
+}
+
+// ---- Forgetting ----
+
+async fn refused(server: &TestServer, method: &str, path: &str, body: Value) -> (u16, Value) {
+    server.send(method, path, &body.to_string()).await.refusal()
+}
+
+#[tokio::test]
+async fn a_deleted_user_is_gone_for_good() {
+    let mut server = TestServer::start().await;
+    server.configure("room", json!({"store_history": true, "notify_presence": true})).await;
+    let bob = server.connect("bob", &["room"]).await;
+    let mut bob = Socket::open(&server, &bob).await;
+    let state = json!({"username": "ann", "channels": ["room"], "user_state": {"secret": 1}});
+    let ids = [server.post("/connect", state).await["conn_id"].clone(), json!(server.connect("ann", &[]).await)];
+    let mut ann = Socket::open(&server, ids[0].as_str().expect("an id")).await;
+    server.post("/message", json!([{"user": "x", "pm_users": ["ann"], "message": {"n": 1}}])).await;
+    assert_eq!(bob.next().await["message"], json!({"action": "joined"}));
+
+    assert_eq!(server.ask("DELETE", "/user", json!({"user": "ann"})).await, json!({"user": "ann"}));
+    let parted = bob.next().await;
+    assert_eq!((&parted["user"], &parted["message"]), (&json!("ann"), &json!({"action": "parted"})));
+    let (_, code) = ann.rest().await;
+    assert_eq!(code, 4001);
+    for restart in [false, true] {
+        if restart {
+            server.restart().await;
+        }
+        let unknown = (404, json!({"user": ["Unknown user"]}));
+        assert_eq!(refused(&server, "DELETE", "/user", json!({"user": "ann"})).await, unknown);
+        assert_eq!(refused(&server, "POST", "/history", json!({"user": "ann"})).await, unknown);
+        assert_eq!(refused(&server, "POST", "/user_state", json!({"user": "ann"})).await.0, 422);
+        for id in &ids {
+            let body = json!({"conn_id": id, "channels": ["room"]});
+            assert_eq!(refused(&server, "POST", "/subscribe", body).await.0, 422);
+        }
+        assert_eq!(server.channel("room").await["users"], json!(["bob"]));
+    }
+    let again = server.post("/connect", json!({"username": "ann"})).await;
+    assert_eq!(again["state"], json!({}));
+    assert_eq!(page(&server, json!({"user": "ann"})).await, (vec![], false));
+}
+
+#[tokio::test]
+async fn a_deleted_channel_is_gone_for_good() {
+    let mut server = TestServer::start().await;
+    let settings = json!({"store_history": true, "notify_presence": true, "replay_size": 7});
+    server.configure("room", settings).await;
+    let ids = [server.connect("ann", &["room", "other"]).await, server.connect("bob", &["room"]).await];
+    let mut sockets = Vec::new();
+    for id in &ids {
+        sockets.push(Socket::open(&server, id).await);
+    }
+    let uuid = server.channel("room").await["uuid"].clone();
+    let posted = json!([{"user": "x", "channel": "room", "message": {"n": 1}, "uuid": ids[0]}]);
+    server.post("/message", posted.clone()).await;
+
+    assert_eq!(server.ask("DELETE", "/channel", json!({"channel": "room"})).await, json!({"channel": "room"}));
+    for (socket, other) in sockets.iter_mut().zip(["bob", "ann"]) {
+        let parted = async |socket: &mut Socket| loop {
+            let frame = socket.next().await;
+            if frame["message"]["action"] == "parted" {
+                break frame;
+            }
+        };
+        let frame = support::in_time("a frame", parted(socket)).await;
+        assert_eq!((&frame["user"], &frame["channel"], &frame["users"]), (&json!(other), &json!("room"), &json!([])));
+    }
+    for restart in [false, true] {
+        if restart {
+            server.restart().await;
+        }
+        let unknown = (404, json!({"channel": ["Unknown channel"]}));
+        assert_eq!(refused(&server, "DELETE", "/channel", json!({"channel": "room"})).await, unknown);
+        assert_eq!(refused(&server, "POST", "/history", json!({"channel": "room"})).await, unknown);
+        assert_eq!(server.channel("room").await, Value::Null);
+        let info = server.post("/info", json!({"info": {}})).await;
+        assert_eq!(info["channels"].as_object().expect("channels").keys().collect::<Vec<_>>(), ["other"]);
+    }
+    // Who is still connected may come into a new one.
+    let subscribed = json!({"conn_id": ids[0], "channels": ["room"]});
+    assert_eq!(server.post("/subscribe", subscribed).await["channels"], json!(["other", "room"]));
+    let room = server.channel("room").await;
+    assert_ne!(room["uuid"], uuid);
+    assert_eq!((&room["settings"]["store_history"], &room["settings"]["replay_size"]), (&json!(false), &json!(100)));
+    server.configure("room", json!({"store_history": true})).await;
+    assert_eq!(server.post("/message", posted).await[0].get("duplicate"), None, "its uuid is free again");
+    assert_eq!(server.history("room").await, [1]);
+}
+
+#[tokio::test]
+async fn deletions_and_what_they_meet_leave_nothing_half() {
+    let mut server = TestServer::start().await;
+    for round in 0..20 {
+        server.configure("room", json!({"store_history": true, "history_size": 100})).await;
+        let say = async {
+            for n in 0..5 {
+                server.say("room", [n]).await;
+                server.post("/message", json!([{"user": "x", "pm_users": ["ann"], "message": {"n": n}}])).await;
+            }
+        };
+        let come = async {
+            for _ in 0..5 {
+                server.connect("ann", &["room"]).await;
+            }
+        };
+        let go = async {
+            server.send("DELETE", "/user", r#"{"user": "ann"}"#).await;
+            server.send("DELETE", "/channel", r#"{"channel": "room"}"#).await;
+        };
+        tokio::join!(say, come, go);
+        let before = server.channel("room").await;
+        if round % 5 == 0 {
+            server.restart().await;
+        }
+        let after = server.channel("room").await;
+        let (before, after) = (support::without(before, &["last_active"]), support::without(after, &["last_active"]));
+        assert_eq!(before, after, "round {round}");
+    }
 }

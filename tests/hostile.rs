@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
 /// Every endpoint that reads a signed body of its own, and whether it takes a list.
-const SIGNED: [(&str, &str, bool); 10] = [
+const SIGNED: [(&str, &str, bool); 12] = [
     ("POST", "/connect", false),
     ("POST", "/subscribe", false),
     ("POST", "/unsubscribe", false),
@@ -26,6 +26,8 @@ const SIGNED: [(&str, &str, bool); 10] = [
     ("POST", "/channel_config", false),
     ("POST", "/info", false),
     ("POST", "/history", false),
+    ("DELETE", "/user", false),
+    ("DELETE", "/channel", false),
 ];
 
 // ---- The server under attack ----
@@ -542,10 +544,12 @@ async fn every_field_refuses_what_it_cannot_be() {
     for (key, what) in [("channel", "a channel"), ("user", "a user")] {
         for value in NAME.refused {
             target.refuses("POST", "/history", &format!(r#"{{"{key}": {value}}}"#), &[422]).await;
+            target.refuses("DELETE", &format!("/{key}"), &format!(r#"{{"{key}": {value}}}"#), &[422]).await;
         }
         for value in [r#""nowhere""#, r#""\u0001\ud83d\ude00""#] {
             let faults = target.refuses("POST", "/history", &format!(r#"{{"{key}": {value}}}"#), &[404]).await;
             assert_eq!(faults, json!({key: [what.replace("a ", "Unknown ")]}));
+            target.refuses("DELETE", &format!("/{key}"), &format!(r#"{{"{key}": {value}}}"#), &[404]).await;
         }
     }
     for body in ["{}", r#"{"channel": "a", "user": "a"}"#, r#"{"channel": "a", "user": null}"#] {

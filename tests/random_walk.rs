@@ -139,6 +139,7 @@ impl Random {
             7 if self.percent(10) => vec!["restart".to_owned()],
             // Alone: what else names a message that goes with its user may be said before or after.
             7 if self.percent(30) => vec![format!("forget {} idle {}", join(USERS), self.one(&["1", "20", "100"]))],
+            7 if self.percent(40) => vec![format!("delete user {}", self.one(&USERS))],
             // Alone: it is the store that says up to where.
             7 if self.percent(30) => {
                 let (user, id, to) = (self.one(&USERS), self.one(&CONNECTIONS), self.some(&CHANNELS));
@@ -215,6 +216,7 @@ impl Random {
                 let deletions = names.into_iter().map(|name| format!("{name} in {}", self.place()));
                 format!("delete {}", deletions.collect::<Vec<_>>().join("; "))
             }
+            36 if self.percent(60) => format!("delete channel {}", self.one(&CHANNELS)),
             36..39 => "sweep".to_owned(),
             _ => "expire floors".to_owned(),
         }

@@ -59,6 +59,10 @@ over_all_ways! {
     a_floor_after_a_time
     a_floor_below_what_retention_left_is_a_gap
 
+    a_channel_of_a_deleted_name_tells_of_the_gap
+    a_user_of_a_deleted_name_is_told_of_the_gap
+    a_listener_of_a_deleted_user_is_closed
+
     unlogged_frames_come_from_memory_without_cursor
     a_listener_without_cursor_gets_no_marker
     a_malformed_cursor_is_refused
@@ -993,6 +997,90 @@ async fn a_floor_below_what_retention_left_is_a_gap(way: Way) {
             _ => assert_eq!(frames.len(), 0),
         }
     }
+}
+
+// ---- After a deletion ----
+
+async fn a_channel_of_a_deleted_name_tells_of_the_gap(way: Way) {
+    let mut server = TestServer::start().await;
+    with_history(&server, &["room", "quiet", "other"]).await;
+    let ann = Reader::connect(way, &server, "ann", &["room", "quiet", "other"]).await;
+    let (id, start) = ann.drop(&server).await;
+    server.say("room", 1..3).await;
+    let last = server.say("room", [3]).await;
+    let other = server.say("other", [4]).await;
+    for channel in ["room", "quiet"] {
+        let gone = server.ask("DELETE", "/channel", json!({"channel": channel})).await;
+        assert_eq!(gone, json!({"channel": channel}));
+    }
+    // It is not its channel any more.
+    let (frames, marker) = come_back(way, &server, &id, &start).await;
+    assert_eq!((numbers(&frames), &marker["gaps"]), (vec![4], &json!([])));
+    with_history(&server, &["room", "quiet"]).await;
+    subscribe(&server, &id, &["room", "quiet"]).await;
+    server.say("room", [5]).await;
+    let gap = |reason: &str| json!([{"channel": "room", "reason": reason}]);
+    for restart in [false, true] {
+        if restart {
+            server.restart().await;
+        }
+        // Its floor is where it was subscribed again, after all that is gone.
+        let (frames, marker) = come_back(way, &server, &id, &start).await;
+        assert_eq!((numbers(&frames), &marker["gaps"]), (vec![4, 5], &gap("floor")));
+        for since in [cursor(&last[0]), cursor(&other[0])] {
+            let (frames, marker) = come_back(way, &server, &id, since).await;
+            assert_eq!((numbers(&frames).last(), &marker["gaps"]), (Some(&5), &json!([])), "nothing was missed");
+        }
+    }
+    connect_since(&server, "ann", Some(&id), &["room", "quiet"], &start).await;
+    for since in [&start, ""] {
+        let (frames, marker) = come_back(way, &server, &id, since).await;
+        assert_eq!((numbers(&frames), &marker["gaps"]), (vec![4, 5], &gap("trimmed")));
+    }
+}
+
+async fn a_user_of_a_deleted_name_is_told_of_the_gap(way: Way) {
+    let mut server = TestServer::start().await;
+    with_history(&server, &["room"]).await;
+    let start = Reader::connect(way, &server, "ann", &[]).await.drop(&server).await.1;
+    server.connect("bob", &[]).await;
+    let letters = [private(&server, &["ann"], 1).await, private(&server, &["ann"], 2).await];
+    server.say("room", [3]).await;
+    for user in ["ann", "bob"] {
+        assert_eq!(server.ask("DELETE", "/user", json!({"user": user})).await, json!({"user": user}));
+    }
+    let ids = [server.connect("ann", &[]).await, server.connect("bob", &[]).await];
+    private(&server, &["ann", "bob"], 4).await;
+    for restart in [false, true] {
+        if restart {
+            server.restart().await;
+        }
+        for since in [&start, cursor(&letters[0])] {
+            let (frames, marker) = come_back(way, &server, &ids[0], since).await;
+            assert_eq!((numbers(&frames), &marker["gaps"]), (vec![4], &json!([{"user": "ann", "reason": "floor"}])));
+        }
+        for (id, since) in [(&ids[0], cursor(&letters[1])), (&ids[1], &start), (&ids[0], "")] {
+            let (frames, marker) = come_back(way, &server, id, since).await;
+            assert_eq!((numbers(&frames), &marker["gaps"]), (vec![4], &json!([])), "nothing was missed");
+        }
+    }
+}
+
+async fn a_listener_of_a_deleted_user_is_closed(way: Way) {
+    let server = TestServer::start().await;
+    with_history(&server, &["room"]).await;
+    let mut ann = Reader::connect(way, &server, "ann", &["room"]).await;
+    if way == Way::LongPoll {
+        server.say("room", [1]).await;
+        assert_eq!(numbers(&ann.live(1).await), [1]);
+    }
+    server.ask("DELETE", "/user", json!({"user": "ann"})).await;
+    match &mut ann.stream {
+        Stream::Socket(socket) => assert_eq!(socket.closed().await, 4001),
+        Stream::Events(events) => assert_eq!(in_time("the end", events.array()).await, None),
+        Stream::Polls => assert_eq!(server.get(&way.path(&ann.id, &ann.cursor)).await.status, 401),
+    }
+    server.listeners(0).await;
 }
 
 // ---- And else ----

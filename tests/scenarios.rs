@@ -3540,6 +3540,165 @@ fn a_floor_that_was_set_is_the_same_in_memory_and_store() {
     }
 }
 
+// ---- Forgetting by request ----
+
+#[test]
+fn a_user_that_is_deleted_is_gone_with_its_connections() {
+    check(
+        "
+        ann connects a1 to news, sport with mood=1 configured presence history
+        ann connects a2
+        bob connects b1 to news, sport
+        a1 listens
+        a2 listens
+        b1 listens
+        post to @ann 'private' as m1
+        ? delete user ann
+        show @ann
+        a1 listens
+        ? delete user ann
+        delete user nobody
+        show news
+        ann connects a3 to news
+        show @ann
+        show floors @ann
+        a3 listens
+        ",
+        expect![[r#"
+            a1 <- catchup news: joined bob
+            a1 <- catchup sport: joined bob
+            a1, a2 <- private: message m1 'private' #1
+            b1 <- news: parted ann
+            b1 <- sport: parted ann
+            a1 <- over
+            a2 <- over
+            answer: gone
+            no ann
+            a1 <- unknown
+            answer: unknown
+            news 1c 1u of bob; users bob
+            b1 <- news: joined ann
+            ann: {}
+            floors of ann: news after #1
+        "#]],
+    );
+}
+
+#[test]
+fn a_channel_that_is_deleted_is_gone_and_its_members_stay() {
+    check(
+        "
+        ann connects a1 to news, sport configured presence history
+        ann connects a2 to news
+        bob connects b1 to news, sport
+        eve connects e1 to news
+        a1 listens
+        a2 listens
+        b1 listens
+        post to news 'one' as m1
+        ? delete channel news
+        ? delete channel news
+        show news
+        post to news 'to nobody'; to sport 'two'
+        show floors @ann
+        a2 subscribes to news
+        show settings news
+        show news
+        show floors @ann
+        edit m1 in news 'what was it'
+        ",
+        expect![[r#"
+            a1 <- catchup news: joined bob
+            a1 <- catchup news: joined eve
+            a1 <- catchup sport: joined bob
+            a2 <- catchup news: joined bob
+            a2 <- catchup news: joined eve
+            b1 <- catchup news: joined eve
+            a1, a2, b1 <- news: message m1 'one' #1
+            b1 <- news: parted ann
+            a1, a2 <- news: parted bob
+            a1, a2, b1 <- news: parted eve
+            answer: gone
+            answer: unknown
+            no news
+            a1, b1 <- sport: message 'two' #2
+            floors of ann: sport after #0
+            news: size=10 replay=100
+            news 1c 1u of ann; users ann
+            floors of ann: news after #2, sport after #0
+            a2 <- news: edit m1 'what was it'
+        "#]],
+    );
+}
+
+#[test]
+fn a_deleted_channel_tells_nobody_that_did_not_ask_for_it_and_nothing_in_a_crowd() {
+    let members = |count: u32, settings: &str| {
+        let joins = (0..count).map(|n| format!("u{n} connects c{n} to news configured {settings}"));
+        let story =
+            [joins.collect::<Vec<_>>(), vec!["c0 listens".to_owned(), "delete channel news".to_owned()]].concat();
+        run(&story.join("\n")).into_iter().filter(|line| line.contains("parted")).count()
+    };
+    assert_eq!((members(3, ""), members(3, "presence"), members(3, "presence lists")), (0, 2, 2));
+    assert_eq!((members(500, "presence"), members(501, "presence")), (499, 0));
+}
+
+#[test]
+fn what_depends_on_a_deletion_waits_for_it() {
+    check(
+        "
+        ann connects a1 to news, sport configured history presence
+        bob connects b1 to news
+        a1 listens
+        post to news 'one'
+        & delete channel news
+        & post to news 'two'
+        & bob connects b2 to news
+        ann connects a1 to news
+        & delete user bob
+        & post to @bob 'three'
+        & bob connects b3
+        show news
+        show @bob
+        show head
+        ",
+        expect![[r#"
+            a1 <- catchup news: joined bob
+            a1 <- news: message 'one' #1
+            (next batch)
+            a1 <- news: parted bob
+            (next batch)
+            (next batch)
+            (next batch)
+            (next batch)
+            news 1c 1u of ann; users ann
+            bob: {}
+            head 1
+        "#]],
+    );
+}
+
+#[test]
+fn a_deletion_is_the_same_after_a_restart() {
+    let story = "
+        ann connects a1 to news, sport configured history presence
+        bob connects b1 to news
+        ann connects a2 to news since earliest
+        post to news 'one'; to sport 'two'; to @bob 'three'; to @ann, @bob 'four'
+        delete channel news
+        delete user bob
+        post to sport 'five'
+        bob connects b2 to news configured history
+        post to news 'six'";
+    let shows = "
+        show news, sport
+        show @bob
+        show floors @ann
+        show floors @bob
+        show head";
+    assert_eq!(run(&format!("{story}{shows}")), run(&format!("{story}\nrestart{shows}")));
+}
+
 // ---- Limits ----
 
 #[test]

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use channelstream::domain::event::Event;
 use channelstream::domain::message::{Audience, Edit, Message};
 use channelstream::domain::position::Position;
+use channelstream::domain::replay::{Doubt, GapReason};
 use channelstream::domain::settings::ChannelSettings;
 use channelstream::domain::view::Place;
 use channelstream::store::{HistoryQuery, StoreError};
@@ -44,6 +45,10 @@ macro_rules! contract {
             idle_users_are_those_without_connections
             a_forgotten_user_leaves_nothing_behind
             what_a_forgotten_user_shared_stays_with_the_others
+            a_name_that_is_used_again_knows_how_far_its_inbox_went
+            a_user_is_forgotten_with_its_connections
+            a_forgotten_channel_leaves_its_name_behind
+            a_channel_of_a_forgotten_name_is_another_one
 
             history_is_the_newest_messages_oldest_first
             a_larger_history_shows_older_messages_again
@@ -338,6 +343,78 @@ async fn what_a_forgotten_user_shared_stays_with_the_others(db: &mut Db) {
         private #2~3 m2 @2 2010-01-01T01:01:00 edited 2020-02-02T02:02:00 ann to ["ann", "bob"]: {"text":"still for both"}
     "#]]
     .assert_eq(&db.read_held(1..=2).await);
+}
+
+async fn a_name_that_is_used_again_knows_how_far_its_inbox_went(db: &mut Db) {
+    db.users(&["ann", "bob", "cat"]).commit().await;
+    db.post(private(1, &["ann"], "{}")).post(private(2, &["ann", "bob"], "{}")).commit().await;
+    db.edit(edit(PRIVATE, 2, "{}")).commit().await;
+    db.trim_inbox("bob", 0, 0).commit().await;
+    db.forget("ann").forget("bob").forget("cat").commit().await;
+    assert_eq!(trimmed(db, "forgotten_users").await, ["ann 3", "bob 3"], "cat had nothing");
+    db.reopen().await;
+    db.users(&["ann", "cat"]).commit().await;
+    assert_eq!(trimmed(db, "users").await, ["ann 3", "cat 0"]);
+    assert_eq!(trimmed(db, "forgotten_users").await, ["bob 3"]);
+    db.user("ann", r#"{"a":1}"#, &[]).commit().await;
+    db.forget("ann").commit().await;
+    assert_eq!(trimmed(db, "forgotten_users").await, ["ann 3", "bob 3"], "and again");
+}
+
+async fn a_user_is_forgotten_with_its_connections(db: &mut Db) {
+    db.channel("news", history_size(10)).users(&["ann", "bob"]).commit().await;
+    db.connect(1, "ann").subscribe(1, "news").connect(2, "ann").connect(3, "bob").subscribe(3, "news").commit().await;
+    db.end(1).end(2).forget("ann").commit().await;
+    assert_eq!(db.read_connections().await, "k3 \"bob\": [\"news\"]\n");
+    assert_eq!(floors(db).await, ["bob 0"]);
+}
+
+async fn a_forgotten_channel_leaves_its_name_behind(db: &mut Db) {
+    let brief = ChannelSettings { history_ttl: Some(1), ..history_size(10) };
+    db.channel("news", brief).channel("chat", history_size(10)).channel("quiet", history_size(10)).users(&["ann"]);
+    db.connect(1, "ann").subscribe(1, "news").subscribe(1, "chat").commit().await;
+    db.post(message("news", 1, r#"{"text":"a secret"}"#)).posts("news", 2..=3).posts("chat", 4..=5).commit().await;
+    db.edit(edit("news", 2, "{}")).delete("news", 3).posts("chat", [6]).commit().await;
+    db.forget_channel("news").forget_channel("quiet").commit().await;
+    assert_eq!(rows_with(db, "a secret").await, [""; 0]);
+    assert_eq!(trimmed(db, "channels").await, ["chat 0", "news 7", "quiet 0"]);
+    assert_eq!(floors(db).await, [""; 0]);
+    assert_eq!(db.read_connections().await, "k1 \"ann\": [\"chat\"]\n");
+    assert_eq!(db.store().totals().await.unwrap().channels, 1);
+    let names: Vec<_> = db.store().channel_names(0, 9).await.unwrap().into_iter().map(|(_, name)| name).collect();
+    assert_eq!(names, [channel("chat")]);
+    assert!(db.store().channels(&HashSet::from([channel("news")])).await.unwrap().is_empty());
+    assert!(db.store().expired_channels(clock(1_000), 9).await.unwrap().is_empty());
+    assert_eq!(page(db, &Place::Channel(channel("news")), |_| {}).await, None);
+    // Its row still tells of the gap.
+    let doubt = |after, through| Doubt {
+        channel: Some(channel("news")),
+        after: Position(after),
+        through: Position(through),
+        reason: GapReason::Floor,
+    };
+    let found = db.store().holding(&user("ann"), &[doubt(6, 8), doubt(7, 8)]).await.unwrap();
+    assert_eq!(found, [doubt(6, 8)]);
+}
+
+async fn a_channel_of_a_forgotten_name_is_another_one(db: &mut Db) {
+    db.channel("news", history_size(10)).channel("chat", history_size(10)).users(&["ann"]).commit().await;
+    db.connect(1, "ann").subscribe(1, "news").posts("news", 1..=2).commit().await;
+    let names = HashSet::from([channel("news")]);
+    let before = db.store().channels(&names).await.unwrap();
+    db.forget_channel("news").commit().await;
+    db.channel("news", ChannelSettings::default()).commit().await;
+    let after = db.store().channels(&names).await.unwrap();
+    assert_ne!(after[&channel("news")].uuid, before[&channel("news")].uuid);
+    assert_eq!(after[&channel("news")].settings, ChannelSettings::default());
+    assert_eq!(db.read_history("news").await, "holds 0\n");
+    assert_eq!(trimmed(db, "channels").await, ["chat 0", "news 2"]);
+    // The uuids are free again, and nobody is in it.
+    db.posts("news", 1..=1).subscribe(1, "news").commit().await;
+    assert_eq!(floors(db).await, ["ann 3"]);
+    db.unsubscribe(1, "news").commit().await;
+    db.forget_channel("news").commit().await;
+    assert_eq!(trimmed(db, "channels").await, ["chat 0", "news 3"]);
 }
 
 // ---- Messages ----

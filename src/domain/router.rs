@@ -322,8 +322,15 @@ impl Router {
         self.user_is_idle(&name, used);
     }
 
+    pub(super) fn remove_channel(&mut self, name: &ChannelName) -> Option<Channel> {
+        self.overfull_channels.remove(name);
+        remember(&mut self.absent_channels, name);
+        self.channels.remove(name)
+    }
+
     pub(super) fn remove_user(&mut self, name: &Username) {
         self.users.remove(name);
+        self.overfull_users.remove(name);
         remember(&mut self.absent_users, name);
     }
 

@@ -96,6 +96,8 @@ pub struct Rows<'a> {
     /// Up to which commit time entries go, of channels that keep them only so long.
     pub expired_channels: Vec<(&'a ChannelName, i64)>,
     pub forgotten: Vec<&'a Username>,
+    /// With the head at that moment.
+    pub forgotten_channels: Vec<(&'a ChannelName, Position)>,
     pub floors_expired: Option<NaiveDateTime>,
 }
 
@@ -119,6 +121,7 @@ impl<'a> Rows<'a> {
             Event::ChannelKept { name, uuid, settings } => self.channels.push((name, *uuid, settings)),
             Event::UserKept { name, uuid, profile } => self.users.push((name, *uuid, profile)),
             Event::UserForgotten { name } => self.forgotten.push(name),
+            Event::ChannelForgotten { name } => self.forgotten_channels.push((name, head)),
             Event::StateChanged { .. } => {}
             Event::ConnectionOpened { id, user } => self.opened.push((*id, user)),
             Event::ConnectionEnded { id } => self.ended.push(*id),

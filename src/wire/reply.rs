@@ -305,6 +305,16 @@ pub fn channels(view: &ChannelsView, epoch: &Epoch) -> String {
     text(&ChannelsReply::of(view, epoch))
 }
 
+/// The answer to `DELETE /user`.
+pub fn forgotten_user(name: &Username) -> String {
+    text(&std::collections::BTreeMap::from([("user", Json(name))]))
+}
+
+/// The answer to `DELETE /channel`.
+pub fn forgotten_channel(name: &ChannelName) -> String {
+    text(&std::collections::BTreeMap::from([("channel", Json(name))]))
+}
+
 #[derive(Serialize)]
 struct HistoryReply<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -11,7 +11,8 @@ use super::form::{self, Fault, Faults, Form, MAX_LIST, NULL, NotJson, WRONG_TYPE
 use crate::domain::message::{Audience, Deletion, Edit, Message};
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::operation::{
-    ChangeState, Configure, Connect, Delete, EditMessages, Post, PostOne, Subscribe, Unsubscribe,
+    ChangeState, Configure, Connect, Delete, EditMessages, ForgetChannel, ForgetUser, Post, PostOne, Subscribe,
+    Unsubscribe,
 };
 use crate::domain::settings::SettingsPatch;
 use crate::domain::state::{PublicKeys, UserState};
@@ -390,6 +391,20 @@ pub fn history(body: &[u8]) -> Result<HistoryOptions, Invalid> {
     Ok(HistoryOptions { place, limit: limit.unwrap_or(DEFAULT_HISTORY_LIMIT), before, after })
 }
 
+/// `DELETE /user`.
+pub fn forget_user(body: &[u8]) -> Result<ForgetUser, Invalid> {
+    let mut form = form(body)?;
+    let user = form.required("user", form::username);
+    Ok(ForgetUser { user: form.finish(user)?, found: false })
+}
+
+/// `DELETE /channel`.
+pub fn forget_channel(body: &[u8]) -> Result<ForgetChannel, Invalid> {
+    let mut form = form(body)?;
+    let channel = form.required("channel", form::channel_name);
+    Ok(ForgetChannel { channel: form.finish(channel)?, found: false })
+}
+
 /// `POST /disconnect`.
 pub fn disconnect(body: &[u8]) -> Result<ConnectionId, Invalid> {
     let mut form = form(body)?;
@@ -467,6 +482,7 @@ mod tests {
             let _ = change_state(&body);
             let _ = (post(&body, now()), edit(&body, now()), delete(&body));
             let _ = (configure(&body), info(&body), disconnect(&body), history(&body));
+            let _ = (forget_user(&body), forget_channel(&body));
         }
     }
 }

@@ -24,6 +24,7 @@
 //! 16 seconds pass     with a sweep each second, where anything is due
 //! 16 seconds later    without
 //! sweep               right now
+//! delete user ann              delete channel news
 //! forget ann, bob idle 30      expire floors      expire messages
 //! restart             of the server
 //! show news, sport [for ann] [without users, history, @sport]

@@ -3,6 +3,7 @@
 
 mod channel_config;
 mod connect;
+mod forget;
 mod history;
 mod info;
 mod message;
@@ -11,6 +12,7 @@ mod user_state;
 
 pub use channel_config::channel_config;
 pub use connect::connect;
+pub use forget::{forget_channel, forget_user};
 pub use history::history;
 pub use info::info;
 pub use message::{delete, edit, post};

@@ -475,6 +475,17 @@ impl Model {
                 }
                 Ok(String::new())
             }
+            Request::ForgetUser(name) => {
+                if self.user(name).is_none() {
+                    return Ok("unknown".to_owned());
+                }
+                let ids: Vec<ConnectionId> = self.connections_of(name).map(|known| known.id).collect();
+                ids.into_iter().for_each(|id| self.end(id));
+                self.users.retain(|known| known.name != *name);
+                self.leave_inbox(name, |_| true);
+                Ok("gone".to_owned())
+            }
+            Request::ForgetChannel(name) => Ok(self.forget_channel(name).to_owned()),
             Request::Forget { users, idle } => {
                 let forgotten = users.iter().filter(|name| self.forget(name, *idle)).count();
                 Ok(forgotten.to_string())
@@ -841,6 +852,22 @@ impl Model {
         self.users.retain(|known| known.name != *name);
         self.leave_inbox(name, |_| true);
         true
+    }
+
+    fn forget_channel(&mut self, name: &ChannelName) -> &'static str {
+        let Some(settings) = self.settings(name) else { return "unknown" };
+        // Everybody is told of everybody else, while they are all there.
+        let members: BTreeSet<Username> = self.members(name).map(|member| member.user.clone()).collect();
+        for member in members.iter().filter(|_| settings.notify_presence) {
+            let text = format!("{name}: parted {member}");
+            let audience = Audience { only: Vec::new(), except: vec![member.clone()] };
+            self.show(name, Frame::Other { text, audience, about: None });
+        }
+        self.channels.retain(|known| known.name != *name);
+        self.connections.iter_mut().for_each(|known| known.channels.retain(|channel| channel != name));
+        self.users.iter_mut().for_each(|known| known.floors.retain(|floor| floor.channel != *name));
+        self.log.retain(|entry| entry.channel.as_ref() != Some(name));
+        "gone"
     }
 
     fn next_position(&mut self) -> u64 {

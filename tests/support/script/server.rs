@@ -12,8 +12,8 @@ use channelstream::domain::listen::Departure;
 use channelstream::domain::message::{Audience, Body, Deletion, Edit, Message};
 use channelstream::domain::names::{ConnectionId, ListenerId};
 use channelstream::domain::operation::{
-    ChangeState, Configure, Connect, Delete, EditMessages, ExpireFloors, ExpireMessages, ForgetIdleUsers, Operation,
-    Post, PostOne, Subscribe, Sweep, Trim, Unsubscribe,
+    ChangeState, Configure, Connect, Delete, EditMessages, ExpireFloors, ExpireMessages, ForgetChannel,
+    ForgetIdleUsers, ForgetUser, Operation, Post, PostOne, Subscribe, Sweep, Trim, Unsubscribe,
 };
 use channelstream::domain::position::{Cursor, Epoch, Numbering, Position};
 use channelstream::domain::router::{Effect, Needs, Recipients, Router};
@@ -390,6 +390,8 @@ impl Server {
                 let channels = self.store.expired_channels(self.moment());
                 Box::new(Told(ExpireMessages { channels }, |()| String::new()))
             }
+            Request::ForgetUser(user) => Box::new(Told(ForgetUser { user, found: false }, found_text)),
+            Request::ForgetChannel(channel) => Box::new(Told(ForgetChannel { channel, found: false }, found_text)),
             Request::Forget { users, idle } => {
                 let idle_since = self.moment().utc - Duration::from_secs(idle);
                 Box::new(Told(ForgetIdleUsers { users, idle_since, forgotten: 0 }, |count| count.to_string()))
@@ -455,6 +457,10 @@ fn user_state(pairs: &State) -> UserState {
 
 fn public_keys(keys: &[String]) -> PublicKeys {
     keys.iter().map(|key| key.as_str().into()).collect()
+}
+
+fn found_text(found: bool) -> String {
+    if found { "gone" } else { "unknown" }.to_owned()
 }
 
 fn epoch(text: &str) -> Epoch {

@@ -60,6 +60,8 @@ pub enum Request {
     Sweep,
     ExpireFloors,
     ExpireMessages,
+    ForgetUser(Username),
+    ForgetChannel(ChannelName),
     Forget {
         users: Vec<Username>,
         idle: u64,
@@ -150,6 +152,8 @@ pub fn parse(line: &str) -> Step {
         ["create", name] => Step::Ask(Request::Configure { channel: channel(name), settings: None }),
         ["post", ..] => Step::Ask(Request::Post(several())),
         ["edit", ..] => Step::Ask(Request::Edit(several())),
+        ["delete", "user", name] => Step::Ask(Request::ForgetUser(user(name))),
+        ["delete", "channel", name] => Step::Ask(Request::ForgetChannel(channel(name))),
         ["delete", ..] => Step::Ask(Request::Delete(several())),
         ["expire", "floors"] => Step::Ask(Request::ExpireFloors),
         ["expire", "messages"] => Step::Ask(Request::ExpireMessages),

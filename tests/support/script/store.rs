@@ -87,7 +87,10 @@ fn turn(event: &Event) -> usize {
         Event::Unsubscribed { .. } => 7,
         Event::ConnectionEnded { .. } => 8,
         Event::Posted { .. } | Event::Edited { .. } | Event::Deleted { .. } => 9,
-        Event::UserForgotten { .. } | Event::FloorsExpired { .. } | Event::StateChanged { .. } => 10,
+        Event::UserForgotten { .. }
+        | Event::ChannelForgotten { .. }
+        | Event::FloorsExpired { .. }
+        | Event::StateChanged { .. } => 10,
     }
 }
 
@@ -215,6 +218,12 @@ impl Store {
                 self.users.remove(name).expect("there is such a user");
                 assert!(self.connections.iter().all(|(_, user, _)| user != name), "a connected user is forgotten");
                 self.leave_inbox(name, |_| true);
+            }
+            Event::ChannelForgotten { name } => {
+                self.channels.remove(name).expect("there is such a channel");
+                self.log.retain(|entry| entry.channel.as_ref() != Some(name));
+                self.connections.iter_mut().for_each(|(.., channels)| _ = channels.remove(name));
+                self.users.values_mut().for_each(|user| _ = user.floors.remove(name));
             }
             Event::StateChanged { .. } => {}
         }

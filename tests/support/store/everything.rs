@@ -55,7 +55,15 @@ pub fn expected(world: &World) -> Vec<String> {
         sorted(idle.map(|name| format!("idle {name:?}"))),
         sorted(entries),
         sorted(inbox),
-        sorted(world.channels.iter().map(|(name, kept)| format!("trimmed {name} {}", kept.trimmed.0))),
+        sorted(
+            world.channels.iter().map(|(name, kept)| format!("trimmed {name} {}", kept.trimmed.0)).chain(
+                world
+                    .forgotten_channels
+                    .iter()
+                    .map(|(name, (trimmed, head))| format!("trimmed {name} {} deleted at {}", trimmed.0, head.0)),
+            ),
+        ),
+        sorted(world.forgotten_users.iter().map(|(name, trimmed)| format!("once inbox of {name} {}", trimmed.0))),
         sorted(world.users.iter().map(|(name, kept)| format!("trimmed inbox of {name} {}", kept.trimmed.0))),
         sorted(opened),
         vec![format!("{subscriptions} subscriptions")],
@@ -117,7 +125,12 @@ pub async fn read(world: &World, store: &dyn Store, engine: &dyn Engine) -> Vec<
                FROM inbox LEFT JOIN users ON users.id = inbox."user""#,
         )
         .await,
-        rows("SELECT 'trimmed ' || name || ' ' || trimmed FROM channels").await,
+        rows(
+            "SELECT 'trimmed ' || name || ' ' || trimmed
+                 || CASE WHEN deleted IS NULL THEN '' ELSE ' deleted at ' || deleted END FROM channels",
+        )
+        .await,
+        rows("SELECT 'once inbox of ' || name || ' ' || trimmed FROM forgotten_users").await,
         rows("SELECT 'trimmed inbox of ' || name || ' ' || trimmed FROM users").await,
         rows(
             r#"SELECT 'opened by ' || users.name || ' ' || opened || ' ' || head

@@ -216,6 +216,10 @@ impl Db {
         self.add(|world| world.forget_user(&user(name)))
     }
 
+    pub fn forget_channel(&mut self, name: &str) -> &mut Self {
+        self.add(|world| world.forget_channel(&channel(name)))
+    }
+
     /// Turns the order of the batch around, as if its requests had come the other way round.
     pub fn turned_around(&mut self) -> &mut Self {
         self.events.reverse();

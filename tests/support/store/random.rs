@@ -47,6 +47,7 @@ enum Step {
     /// The place and the number of a message that may be there or not.
     DeleteAny(Option<usize>, u128),
     Forget(usize),
+    ForgetChannel(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -96,7 +97,8 @@ fn plans() -> impl Strategy<Value = Vec<Plan>> {
         3 => (any::<Index>(), 1..3usize, name.clone())
             .prop_map(|(pick, times, named)| Step::Delete(pick, times, named)),
         1 => (place, number).prop_map(|(place, number)| Step::DeleteAny(place, number)),
-        1 => name.prop_map(Step::Forget),
+        1 => name.clone().prop_map(Step::Forget),
+        1 => name.prop_map(Step::ForgetChannel),
     ];
     let steps = proptest::collection::vec(step, 1..8);
     let trims = proptest::collection::vec(trim, 0..2);
@@ -293,9 +295,18 @@ fn add(db: &mut Db, number: usize, step: &Step, touched: &mut Touched) {
         }
         Step::Forget(index) => {
             let name = user(USERS[*index]);
-            let is_idle = !db.world.is_connected(&name) && !db.staged.is_connected(&name);
-            if known(db, *index) && is_idle && touched.all(number, &[(of_user(*index), true)]) {
+            let mine = db.staged.connections.iter().filter(|(_, (owner, _))| *owner == name);
+            let ids: Vec<u128> = mine.map(|(id, _)| id.0.as_u128()).collect();
+            let mut keys = vec![(of_user(*index), true)];
+            keys.extend(ids.iter().map(|id| (of_connection(*id), true)));
+            if known(db, *index) && touched.all(number, &keys) {
+                ids.into_iter().for_each(|id| _ = db.end(id));
                 db.forget(USERS[*index]);
+            }
+        }
+        Step::ForgetChannel(index) => {
+            if exists(db, *index) && touched.all(number, &[(of_channel(*index), true)]) {
+                db.forget_channel(CHANNELS[*index]);
             }
         }
     }

@@ -48,6 +48,12 @@ pub struct World {
     /// How far back each user may replay each channel, and when its last connection left.
     pub floors: BTreeMap<(Username, ChannelName), (Position, Option<NaiveDateTime>)>,
     pub log: BTreeMap<Position, Entry>,
+    /// All names of channels in the order in which they first came up.
+    pub names: Vec<ChannelName>,
+    /// Channels that are no more: how far retention went, and the head then.
+    pub forgotten_channels: BTreeMap<ChannelName, (Position, Position)>,
+    /// Users that are no more and had private messages: how far retention went.
+    pub forgotten_users: BTreeMap<Username, Position>,
     /// What the batch that is being built trims, once all else of it is done.
     trims: Vec<Trim>,
     /// Every uuid that was ever named.
@@ -126,8 +132,14 @@ impl World {
             }
             None => {
                 let uuid = self.new_identity();
-                let kept = KeptChannel { uuid, settings: settings.clone(), last_active, trimmed: Position::default() };
+                let trimmed = self.forgotten_channels.remove(name).unwrap_or_default().0;
+                let kept = KeptChannel { uuid, settings: settings.clone(), last_active, trimmed };
                 self.channels.push((name.clone(), kept));
+                if !self.names.contains(name) {
+                    self.names.push(name.clone());
+                }
+                let place = |name: &ChannelName| self.names.iter().position(|known| known == name);
+                self.channels.sort_by_key(|(name, _)| place(name));
                 uuid
             }
         };
@@ -136,7 +148,8 @@ impl World {
 
     pub fn keep_user(&mut self, name: &Username, profile: Profile) -> Event {
         let uuid = self.users.get(name).map(|user| user.uuid).unwrap_or_else(|| self.new_identity());
-        let trimmed = self.users.get(name).map(|user| user.trimmed).unwrap_or_default();
+        let before = self.forgotten_users.remove(name).unwrap_or_default();
+        let trimmed = self.users.get(name).map_or(before, |user| user.trimmed);
         let kept = KeptUser { uuid, profile: profile.clone(), last_active: self.now(), trimmed };
         self.users.insert(name.clone(), kept);
         Event::UserKept { name: name.clone(), uuid, profile }
@@ -268,8 +281,9 @@ impl World {
                     let of_channel = |entry: &Entry| entry.channel.as_ref() == Some(&name);
                     let trimmed = self.not_kept(keep, of_channel);
                     self.log.retain(|position, entry| !(of_channel(entry) && trimmed.contains(position)));
-                    let channel = self.channel_mut(&name).expect("a known channel");
-                    channel.trimmed = channel.trimmed.max(trimmed.last().copied().unwrap_or_default());
+                    if let Some(channel) = self.channel_mut(&name) {
+                        channel.trimmed = channel.trimmed.max(trimmed.last().copied().unwrap_or_default());
+                    }
                 }
                 Trim::Inbox(name, keep) => {
                     let trimmed = self.not_kept(keep, |entry| entry.inboxes.contains(&name));
@@ -287,10 +301,27 @@ impl World {
 
     pub fn forget_user(&mut self, name: &Username) -> Event {
         let all = self.log.keys().copied().collect();
+        let mine = self.log.iter().filter(|(_, entry)| entry.inboxes.contains(name));
+        let last = mine.map(|(position, _)| *position).next_back().unwrap_or_default();
         self.leave_inbox(name, &all);
-        self.users.remove(name);
+        let trimmed = self.users.remove(name).expect("a known user").trimmed.max(last);
+        if trimmed > Position(0) {
+            self.forgotten_users.insert(name.clone(), trimmed);
+        }
         self.floors.retain(|(user, _), _| user != name);
         Event::UserForgotten { name: name.clone() }
+    }
+
+    pub fn forget_channel(&mut self, name: &ChannelName) -> Event {
+        let mine = self.log.iter().filter(|(_, entry)| entry.channel.as_ref() == Some(name));
+        let last = mine.map(|(position, _)| *position).next_back().unwrap_or_default();
+        self.log.retain(|_, entry| entry.channel.as_ref() != Some(name));
+        let trimmed = self.channel(name).expect("a known channel").trimmed.max(last);
+        self.forgotten_channels.insert(name.clone(), (trimmed, self.head));
+        self.channels.retain(|(known, _)| known != name);
+        self.connections.values_mut().for_each(|(_, channels)| _ = channels.remove(name));
+        self.floors.retain(|(_, channel), _| channel != name);
+        Event::ChannelForgotten { name: name.clone() }
     }
 
     /// All up to the newest message that is not kept goes, with the edits of what goes; and so do
