@@ -11,6 +11,7 @@ use tracing::warn;
 use crate::app;
 use crate::config::{Config, Loaded, make_config};
 use crate::signature::Signer;
+use crate::store;
 use crate::telemetry;
 
 /// A push server that stands beside a web application.
@@ -49,6 +50,12 @@ enum Command {
     },
     /// Prints a value for the header x-channelstream-secret, good for a minute
     Sign(File),
+    /// Has the server, which must be stopped, number what is stored anew: after restoring a backup
+    ///
+    /// Listeners may hold cursors from after the backup was made. With this they are told that their
+    /// cursor is not known, and load anew; without it they would miss what is said from now on under
+    /// the same numbers. Cursors from before the backup stay good.
+    NewEpoch(File),
 }
 
 impl Cli {
@@ -62,6 +69,7 @@ impl Cli {
             Some(Command::Serve(file)) => serve(&file),
             Some(Command::MakeConfig { output, json }) => write_config(output, json.as_deref()),
             Some(Command::Sign(file)) => sign(&file),
+            Some(Command::NewEpoch(file)) => new_epoch(&file),
         }
     }
 }
@@ -119,5 +127,18 @@ fn sign(file: &File) -> anyhow::Result<()> {
     let config = load(file)?.config;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
     println!("{}", Signer::new(config.secret.expose()).sign("channelstream", now.as_secs()));
+    Ok(())
+}
+
+fn new_epoch(file: &File) -> anyhow::Result<()> {
+    let config = load(file)?.config;
+    let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
+    let (epoch, after) = runtime.block_on(store::begin_epoch(config.database_url.as_str()))?;
+    println!(
+        "A new epoch, {}, begins in {} after position {}: earlier cursors stay good, later ones are not known any more.",
+        epoch.as_str(),
+        format!("{:?}", config.database_url).replace('"', ""),
+        after.0
+    );
     Ok(())
 }

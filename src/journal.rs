@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::domain::channel::Channel;
-use crate::domain::draft::{Draft, HeldByUuid, Refusal, Undecided};
+use crate::domain::draft::{Draft, Found, Refusal, Undecided};
 use crate::domain::event::Event;
 use crate::domain::names::ChannelName;
 use crate::domain::operation::{Operation, Trim};
@@ -346,9 +346,9 @@ impl Writer {
     async fn one_batch(&mut self) -> Result<(), Lost> {
         let mut requests = self.next_requests();
         let needs = self.needs(&requests);
-        let held = self.load(&needs, &mut requests).await;
+        let found = self.load(&needs, &mut requests).await;
         let moment = self.clock.now();
-        let (decided, events, reloads) = self.decide(&mut requests, &held, moment);
+        let (decided, events, reloads) = self.decide(&mut requests, &found, moment);
         while let Some(later) = requests.pop_back() {
             self.waiting.push_front(later);
         }
@@ -447,9 +447,9 @@ impl Writer {
     /// Brings into memory what is needed. Nothing is being committed meanwhile, so what is read
     /// stands exactly at the head. If the store cannot be read, the requests that need something
     /// fail.
-    async fn load(&self, needs: &Needs, requests: &mut VecDeque<Box<dyn Pending>>) -> HeldByUuid {
+    async fn load(&self, needs: &Needs, requests: &mut VecDeque<Box<dyn Pending>>) -> Found {
         if needs.is_empty() {
-            return HeldByUuid::new();
+            return Found::default();
         }
         let asked = self.ask();
         let read = self.read(needs).await;
@@ -461,15 +461,16 @@ impl Writer {
                 requests.drain(..).partition(|request| self.needs([request]).is_empty());
             *requests = able;
             self.fail(unable.into_iter(), Failure::Unavailable);
-            HeldByUuid::new()
+            Found::default()
         })
     }
 
-    async fn read(&self, needs: &Needs) -> Result<HeldByUuid, StoreError> {
-        let (mut channels, mut users, held) = tokio::try_join!(
+    async fn read(&self, needs: &Needs) -> Result<Found, StoreError> {
+        let (mut channels, mut users, held, positions) = tokio::try_join!(
             self.store.channels(&needs.channels),
             self.store.users(&needs.users),
             self.store.held(&needs.uuids),
+            self.store.positions_at(&needs.times),
         )?;
         let moment = self.clock.now();
         let mut live = self.live.lock();
@@ -479,7 +480,7 @@ impl Writer {
         for name in &needs.users {
             live.router.load_user(name, users.remove(name), moment);
         }
-        Ok(held)
+        Ok(Found { held, positions })
     }
 
     /// Decides requests until one depends on another of this batch; that one and all after it
@@ -487,11 +488,11 @@ impl Writer {
     fn decide(
         &mut self,
         requests: &mut VecDeque<Box<dyn Pending>>,
-        held: &HeldByUuid,
+        found: &Found,
         moment: Moment,
     ) -> (Decided, Vec<Event>, Vec<ChannelName>) {
         let mut live = self.live.lock();
-        let mut draft = Draft::new(&live.router, moment, held);
+        let mut draft = Draft::new(&live.router, moment, found);
         let mut decided = Decided::new();
         let mut refused = Vec::new();
         while let Some(mut request) = requests.pop_front() {

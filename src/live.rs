@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use crate::domain::draft::{Draft, HeldByUuid, Key};
+use crate::domain::draft::{Draft, Found, Key};
 use crate::domain::event::Event;
 use crate::domain::frame::{Frame, Tick};
 use crate::domain::listen::Departure;
@@ -196,8 +196,8 @@ impl Live {
 
     /// Decides and applies messages that nothing stores.
     fn show_unstored(&mut self, post: &mut Post, moment: Moment) {
-        let held = HeldByUuid::new();
-        let mut draft = Draft::new(&self.router, moment, &held);
+        let found = Found::default();
+        let mut draft = Draft::new(&self.router, moment, &found);
         draft.begin();
         let decided = post.decide(&self.router, &mut draft);
         debug_assert!(decided.is_ok(), "alone in its draft");
@@ -453,7 +453,13 @@ pub struct Attached {
 /// Whether an event changes who listens in a channel, so that frames before and after it go to
 /// different listeners.
 fn changes_listeners(event: &Event) -> bool {
-    matches!(event, Event::ConnectionEnded { .. } | Event::Subscribed { .. } | Event::Unsubscribed { .. })
+    matches!(
+        event,
+        Event::ConnectionEnded { .. }
+            | Event::Subscribed { .. }
+            | Event::Unsubscribed { .. }
+            | Event::ChannelForgotten { .. }
+    )
 }
 
 fn push(

@@ -21,6 +21,7 @@ use channelstream::domain::replay::Since;
 use channelstream::domain::settings::SettingsPatch;
 use channelstream::domain::state::{PublicKeys, UserState};
 use channelstream::domain::tails::TailLimits;
+use channelstream::domain::user::FloorAt;
 use channelstream::domain::view::InfoOptions;
 use channelstream::hub::{Backlog, Hub, HubOptions, Listener};
 use channelstream::mailbox::Mail;
@@ -180,6 +181,15 @@ impl Ground {
     }
 
     async fn connect(&self, name: &str, channels: &[&str]) -> ConnectionId {
+        self.connect_since(name, channels, None).await
+    }
+
+    /// `since`: where the application puts the user's floors.
+    async fn connect_since(&self, name: &str, channels: &[&str], since: Option<u64>) -> ConnectionId {
+        let since = since.map(|position| match self.after(position) {
+            Since::Floors => FloorAt::Earliest,
+            Since::Cursor(cursor) => FloorAt::Cursor(cursor),
+        });
         let connect = Connect {
             user: user(name),
             user_uuid: Uuid::new_v4(),
@@ -190,6 +200,7 @@ impl Ground {
             user_state: UserState::default(),
             public_keys: PublicKeys::default(),
             channel_configs: Default::default(),
+            since,
             info: InfoOptions::default(),
         };
         self.hub().perform(connect, 0).await.expect("a connection").id
@@ -1144,12 +1155,22 @@ impl Schedule {
         }
         let name = self.devices[device].user.clone();
         let channels: Vec<&str> = CHANNELS.into_iter().filter(|_| self.random.below(3) > 0).collect();
-        let id = self.ground.connect(&name, &channels).await;
-        self.note(format!("device {device} of {name} connects to {channels:?}"));
+        let since = (self.random.below(4) == 0).then(|| self.random.below(self.model.head + 1));
+        if since.is_some() {
+            // What they are being shown must have been read under the old floors.
+            for other in (0..self.devices.len()).filter(|other| self.devices[*other].user == name).collect::<Vec<_>>() {
+                self.read(other).await;
+            }
+        }
+        let id = self.ground.connect_since(&name, &channels, since).await;
+        self.note(format!("device {device} of {name} connects to {channels:?} since {since:?}"));
         self.model.users.insert(name.clone());
-        self.model.connections.insert(id, Connected { user: name, channels: BTreeMap::new() });
-        for name in channels {
-            self.joined(id, name);
+        self.model.connections.insert(id, Connected { user: name.clone(), channels: BTreeMap::new() });
+        for channel in channels {
+            self.joined(id, channel);
+            if let Some(position) = since {
+                self.model.floors.insert((name.clone(), channel.to_owned()), position);
+            }
         }
         self.devices[device].id = Some(id);
     }

@@ -25,7 +25,8 @@ use channelstream::domain::view::InfoOptions;
 use channelstream::hub::{Hub, HubOptions};
 use channelstream::mailbox::Mail;
 use channelstream::store::{
-    self, Batch, ReplayPage, ReplayQuery, Store, StoreError, StoreTotals, StoredConnection, Synchronous,
+    self, Batch, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Store, StoreError, StoreTotals, StoredConnection,
+    Synchronous,
 };
 use chrono::NaiveDateTime;
 use hashbrown::{HashMap, HashSet};
@@ -94,6 +95,17 @@ impl Store for Dawdling {
 
     async fn held(&self, uuids: &HashSet<Uuid>) -> Result<HeldByUuid, StoreError> {
         self.around(self.store.held(uuids)).await
+    }
+
+    async fn positions_at(
+        &self,
+        times: &HashSet<NaiveDateTime>,
+    ) -> Result<HashMap<NaiveDateTime, Position>, StoreError> {
+        self.store.positions_at(times).await
+    }
+
+    async fn history(&self, query: &HistoryQuery<'_>) -> Result<Option<HistoryPage>, StoreError> {
+        self.store.history(query).await
     }
 
     async fn replay(&self, query: &ReplayQuery<'_>) -> Result<ReplayPage, StoreError> {
@@ -201,6 +213,7 @@ impl Ground {
             user_state: UserState::default(),
             public_keys: PublicKeys::default(),
             channel_configs: Default::default(),
+            since: None,
             info: InfoOptions::default(),
         };
         self.hub.perform(connect, 0).await.expect("a connection").id

@@ -15,6 +15,10 @@ use super::tail::{Entry, Place, Said, Tail};
 use super::timestamp::Moment;
 use super::user::{Floor, User};
 
+/// Most users of a channel that is forgotten who hear of one another: each hears of all others,
+/// which is a million frames at a thousand.
+const MAX_TOLD: usize = 500;
+
 impl Router {
     /// Takes a decided, and where it is durable committed, event into the live state; adds to
     /// `effects` what has to be done about it.
@@ -229,6 +233,7 @@ impl Router {
                 }
             }
             Event::UserForgotten { name } => self.remove_user(name),
+            Event::ChannelForgotten { name } => self.forget_channel(name, moment, effects),
         }
         self.shed_tails();
     }
@@ -364,6 +369,40 @@ impl Router {
             self.show_presence(name, user, false, moment, effects);
         }
         last
+    }
+
+    /// A channel is no more: each of its members hears that the others are gone.
+    fn forget_channel(&mut self, name: &ChannelName, moment: Moment, effects: &mut Vec<Effect>) {
+        let Some(channel) = self.remove_channel(name) else { return };
+        let mut users: Vec<&Username> = channel.members.users().collect();
+        users.sort_unstable();
+        let mut listeners = Vec::new();
+        for user in &users {
+            for id in channel.members.connections_of(user) {
+                let Some(connection) = self.connections.get_mut(id) else { continue };
+                connection.channels.remove(name);
+                listeners.extend(connection.listener.map(|listener| (*user, listener)));
+            }
+        }
+        if channel.settings.notify_presence && users.len() <= MAX_TOLD {
+            for user in users {
+                let others = listeners.iter().filter(|(other, _)| *other != user).map(|(_, listener)| *listener);
+                let presence = Presence {
+                    uuid: (self.new_uuid)(),
+                    channel: name.clone(),
+                    joined: None,
+                    user: user.clone(),
+                    members: Vec::new(),
+                    time: moment.utc,
+                };
+                self.tick.0 += 1;
+                let (frame, to) = (Frame::Presence(Arc::new(presence)), Recipients::Only(others.collect()));
+                effects.push(Effect::Show { tick: self.tick, frame, to });
+            }
+        }
+        for user in self.users.values_mut() {
+            user.floors.remove(name);
+        }
     }
 
     fn show_presence(

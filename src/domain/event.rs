@@ -145,10 +145,15 @@ pub enum Event {
         /// What stays.
         keep: Retained,
     },
-    /// A user is no more: no state, no inbox.
+    /// A user is no more: no state, no inbox, no floors. Its connections have ended.
     UserForgotten {
         /// Who.
         name: Username,
+    },
+    /// A channel is no more: no settings, no log, no members, no floors.
+    ChannelForgotten {
+        /// Which.
+        name: ChannelName,
     },
 }
 

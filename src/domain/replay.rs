@@ -157,7 +157,7 @@ impl Router {
         let user = self.users.get(&connection.user)?;
         let resolved = match since {
             Since::Floors => Some(Position(0)),
-            Since::Cursor(cursor) => self.numbering.resolve(cursor, self.head),
+            Since::Cursor(cursor) => self.resolve(cursor, self.head),
         };
         let from_floors = *since == Since::Floors;
         let scope = |floor: Position, is_kept: bool| {

@@ -12,7 +12,7 @@ use super::channel::{Channel, Logged};
 use super::connection::Connection;
 use super::frame::{Frame, Tick};
 use super::names::{ChannelName, ConnectionId, ListenerId, Username};
-use super::position::{Numbering, Position};
+use super::position::{Cursor, Numbering, Position};
 use super::state::Profile;
 use super::tail::{Place, Tail, TailPart};
 use super::tails::{TailLimits, Tails};
@@ -73,12 +73,14 @@ pub struct Needs {
     pub users: HashSet<Username>,
     /// Messages and deletions of these uuids that the log holds.
     pub uuids: HashSet<Uuid>,
+    /// Up to where the log was committed by these times, in UTC.
+    pub times: HashSet<NaiveDateTime>,
 }
 
 impl Needs {
     /// Whether nothing is missing.
     pub fn is_empty(&self) -> bool {
-        self.channels.is_empty() && self.users.is_empty() && self.uuids.is_empty()
+        self.channels.is_empty() && self.users.is_empty() && self.uuids.is_empty() && self.times.is_empty()
     }
 }
 
@@ -144,6 +146,11 @@ impl Router {
     /// The epochs of the log, for judging cursors; without them all are unknown.
     pub fn set_numbering(&mut self, numbering: Numbering) {
         self.numbering = numbering;
+    }
+
+    /// The position that a cursor names, if it can be trusted while the log ends at `head`.
+    pub fn resolve(&self, cursor: &Cursor, head: Position) -> Option<Position> {
+        self.numbering.resolve(cursor, head)
     }
 
     /// How long a floor lasts after the user's last connection left; a day unless this is said.
@@ -326,8 +333,17 @@ impl Router {
         self.user_is_idle(&name, used);
     }
 
+    pub(super) fn remove_channel(&mut self, name: &ChannelName) -> Option<Channel> {
+        self.overfull_channels.remove(name);
+        remember(&mut self.absent_channels, name);
+        let channel = self.channels.remove(name)?;
+        self.tails.remove(&Place::Channel(name.clone()), &channel.tail);
+        Some(channel)
+    }
+
     pub(super) fn remove_user(&mut self, name: &Username) {
         self.drop_user(name);
+        self.overfull_users.remove(name);
         remember(&mut self.absent_users, name);
     }
 

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::frame::RecentFrames;
 use super::history::Retained;
 use super::names::{ChannelName, ConnectionId};
-use super::position::Position;
+use super::position::{Cursor, Position};
 use super::state::Profile;
 use super::tail::Tail;
 
@@ -23,6 +23,17 @@ pub struct Floor {
     pub position: Position,
     /// When the user's last connection left the channel; none: one is there.
     pub left: Option<NaiveDateTime>,
+}
+
+/// Where the application puts floors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FloorAt {
+    /// Before everything.
+    Earliest,
+    /// After what a cursor covers.
+    Cursor(Cursor),
+    /// After what was committed by a time, in UTC.
+    Time(NaiveDateTime),
 }
 
 /// A user that is in memory.

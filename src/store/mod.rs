@@ -11,12 +11,12 @@ mod values;
 
 use std::sync::Arc;
 
-pub use contract::{
-    Batch, Database, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals, StoredConnection,
-    Synchronous,
-};
+use crate::domain::position::{Epoch, Position};
 
-use crate::domain::position::Position;
+pub use contract::{
+    Batch, Database, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions,
+    StoreTotals, StoredConnection, Synchronous,
+};
 
 /// Finds the database of a URL, and creates or migrates its tables.
 ///
@@ -44,7 +44,22 @@ pub async fn database(url: &str, options: &StoreOptions) -> Result<Arc<dyn Datab
 pub async fn open(url: &str, options: &StoreOptions) -> Result<(Arc<dyn Store>, Start), StoreError> {
     let database = database(url, options).await?;
     let owned = database.take_over(Position::default()).await?;
-    owned.ok_or_else(|| {
-        StoreError::Unusable(format!("another server is using the database {}: stop it first", database.name()))
-    })
+    owned.ok_or_else(|| in_use(&*database))
+}
+
+/// Begins a new numbering in the store of a URL, see [`Database::begin_epoch`].
+///
+/// # Errors
+/// [`StoreError::Unusable`] with a sentence for the operator.
+pub async fn begin_epoch(url: &str) -> Result<(Epoch, Position), StoreError> {
+    #[cfg(feature = "sqlite")]
+    if url.starts_with("sqlite:") {
+        sqlite::must_exist(url)?;
+    }
+    let database = database(url, &StoreOptions::default()).await?;
+    database.begin_epoch().await?.ok_or_else(|| in_use(&*database))
+}
+
+fn in_use(database: &dyn Database) -> StoreError {
+    StoreError::Unusable(format!("another server is using the database {}: stop it first", database.name()))
 }

@@ -6,6 +6,7 @@
 //! of all queries are found by their text.
 
 mod engine;
+mod history;
 mod read;
 mod replay;
 mod retention;

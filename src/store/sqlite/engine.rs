@@ -16,7 +16,8 @@ use sqlx::{ConnectOptions, Connection, query, query_scalar};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::read::{read_channels, read_connections, read_held, read_users};
+use super::history::read_history;
+use super::read::{read_channels, read_connections, read_held, read_positions, read_users};
 use super::replay::{read_holding, read_replay};
 use super::tails::read_tails;
 use super::values::list;
@@ -24,14 +25,14 @@ use super::write::write;
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
-use crate::domain::position::{Numbering, Position};
+use crate::domain::position::{Epoch, Numbering, Position};
 use crate::domain::replay::Doubt;
 use crate::domain::tail::{Place, TailPart};
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
 use crate::store::contract::{
-    Batch, Database, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals, StoredConnection,
-    Synchronous,
+    Batch, Database, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions,
+    StoreTotals, StoredConnection, Synchronous,
 };
 use crate::store::migrate;
 use crate::store::values::{channel_name, epoch_of, username};
@@ -70,14 +71,8 @@ impl SqliteDatabase {
     /// # Errors
     /// [`StoreError::Unusable`] with a sentence for the operator.
     pub async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
-        let connect = SqliteConnectOptions::from_str(url)
-            .map_err(|error| StoreError::Unusable(format!("`database_url` is not a SQLite URL: {error}")))?;
-        let path = connect.get_filename();
-        let in_memory = ["mode=memory", ":memory:"].iter().any(|memory| url.contains(memory));
-        if in_memory || path.as_os_str().is_empty() || path.to_string_lossy().starts_with("file:") {
-            return Err(StoreError::Unusable("`database_url` must name a file: sqlite://FILE".to_owned()));
-        }
-        let path = create_private(path)?;
+        let connect = options_of(url)?;
+        let path = create_private(connect.get_filename())?;
         let connect = connect
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -124,9 +119,45 @@ impl Database for SqliteDatabase {
         Ok(Some((Arc::new(store), start)))
     }
 
+    async fn begin_epoch(&self) -> Result<Option<(Epoch, Position)>, StoreError> {
+        let Some(_lock) = own(&self.path)? else { return Ok(None) };
+        let begun = async {
+            let mut writer = self.options.connect().await?;
+            let begun = number_anew(&mut writer).await?;
+            writer.close().await?;
+            Ok(begun)
+        };
+        begun.await.map(Some).map_err(|error| self.unusable(error))
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }
+}
+
+/// Fails if there is no file where a URL says.
+///
+/// # Errors
+/// [`StoreError::Unusable`] with a sentence for the operator.
+pub fn must_exist(url: &str) -> Result<(), StoreError> {
+    let options = options_of(url)?;
+    let path = options.get_filename();
+    if path.exists() {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!("there is no database {}; see `database_url`", path.display())))
+}
+
+/// How to connect to the file that a URL names.
+fn options_of(url: &str) -> Result<SqliteConnectOptions, StoreError> {
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(|error| StoreError::Unusable(format!("`database_url` is not a SQLite URL: {error}")))?;
+    let path = options.get_filename();
+    let in_memory = ["mode=memory", ":memory:"].iter().any(|memory| url.contains(memory));
+    if in_memory || path.as_os_str().is_empty() || path.to_string_lossy().starts_with("file:") {
+        return Err(StoreError::Unusable("`database_url` must name a file: sqlite://FILE".to_owned()));
+    }
+    Ok(options)
 }
 
 /// Makes the file, if it is not there, readable by nobody else: it holds what users say.
@@ -165,9 +196,7 @@ const IN_USE_UNSAFE: i64 = 2;
 /// store, and where a power cut may have taken commits whose cursors were given out.
 async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous, shown: Position) -> sqlx::Result<Start> {
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-    query!("INSERT INTO meta (id, head, last_batch, clean) VALUES (1, 0, x'', 1) ON CONFLICT DO NOTHING")
-        .execute(&mut *transaction)
-        .await?;
+    have_meta(&mut transaction).await?;
     let meta = query!("SELECT head, clean FROM meta WHERE id = 1").fetch_one(&mut *transaction).await?;
     let latest = query_scalar!("SELECT committed FROM log ORDER BY position DESC LIMIT 1")
         .fetch_optional(&mut *transaction)
@@ -177,11 +206,7 @@ async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous, show
     let doubtful = meta.clean == IN_USE_UNSAFE || (meta.head as u64) < shown.0;
     let epoch = match newest {
         Some(id) if !doubtful => id,
-        _ => {
-            let id = Uuid::new_v4().simple().to_string()[..8].to_owned();
-            query!("INSERT INTO epochs (id, after) VALUES (?1, ?2)", id, meta.head).execute(&mut *transaction).await?;
-            id
-        }
+        _ => add_epoch(&mut transaction, meta.head).await?,
     };
     let in_use = match synchronous {
         Synchronous::Full => IN_USE,
@@ -194,6 +219,30 @@ async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous, show
     let numbering = Numbering::new(epochs.collect::<sqlx::Result<_>>()?);
     let (head, latest) = (Position(meta.head as u64), from_micros(latest.unwrap_or_default()));
     Ok(Start { epoch: epoch_of(&epoch)?, head, latest, numbering })
+}
+
+async fn have_meta(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    query!("INSERT INTO meta (id, head, last_batch, clean) VALUES (1, 0, x'', 1) ON CONFLICT DO NOTHING")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn add_epoch(connection: &mut SqliteConnection, head: i64) -> sqlx::Result<String> {
+    let id = Uuid::new_v4().simple().to_string()[..8].to_owned();
+    query!("INSERT INTO epochs (id, after) VALUES (?1, ?2)", id, head).execute(connection).await?;
+    Ok(id)
+}
+
+async fn number_anew(writer: &mut SqliteConnection) -> sqlx::Result<(Epoch, Position)> {
+    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+    have_meta(&mut transaction).await?;
+    // Whatever end the last server had: nothing that was numbered since is trusted any more.
+    let head =
+        query_scalar!("UPDATE meta SET clean = 1 WHERE id = 1 RETURNING head").fetch_one(&mut *transaction).await?;
+    let id = add_epoch(&mut transaction, head).await?;
+    transaction.commit().await?;
+    Ok((epoch_of(&id)?, Position(head as u64)))
 }
 
 /// Whether the engine refused the data, so that trying again is useless.
@@ -277,6 +326,16 @@ impl Store for SqliteStore {
         read_held(&self.readers, &uuids).await.map_err(classify)
     }
 
+    async fn positions_at(
+        &self,
+        times: &HashSet<NaiveDateTime>,
+    ) -> Result<HashMap<NaiveDateTime, Position>, StoreError> {
+        if times.is_empty() {
+            return Ok(HashMap::new());
+        }
+        read_positions(&self.readers, times).await.map_err(classify)
+    }
+
     async fn replay(&self, asked: &ReplayQuery<'_>) -> Result<ReplayPage, StoreError> {
         read_replay(&self.readers, asked).await.map_err(classify)
     }
@@ -293,6 +352,10 @@ impl Store for SqliteStore {
             return Ok(Vec::new());
         }
         read_tails(&self.readers, places, limit, bytes).await.map_err(classify)
+    }
+
+    async fn history(&self, asked: &HistoryQuery<'_>) -> Result<Option<HistoryPage>, StoreError> {
+        read_history(&self.readers, asked).await.map_err(classify)
     }
 
     async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError> {

@@ -2,6 +2,7 @@
 //! of write. The server holds a lock on a file beside it for as long as it runs.
 
 mod engine;
+mod history;
 mod read;
 mod replay;
 mod retention;
@@ -9,4 +10,4 @@ mod tails;
 mod values;
 mod write;
 
-pub use engine::SqliteDatabase;
+pub use engine::{SqliteDatabase, must_exist};

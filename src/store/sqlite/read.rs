@@ -1,8 +1,9 @@
 //! Reading what memory lacks.
 
-use hashbrown::HashMap;
-use sqlx::sqlite::SqlitePool;
-use sqlx::{query, query_as};
+use chrono::NaiveDateTime;
+use hashbrown::{HashMap, HashSet};
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::values::{list, uuid_of};
@@ -148,6 +149,44 @@ pub(super) async fn read_held(readers: &SqlitePool, uuids: &str) -> sqlx::Result
         held.insert((entry.uuid, entry.channel()?), entry.held()?);
     }
     Ok(held)
+}
+
+pub(super) async fn read_positions(
+    readers: &SqlitePool,
+    times: &HashSet<NaiveDateTime>,
+) -> sqlx::Result<HashMap<NaiveDateTime, Position>> {
+    let mut transaction = readers.begin().await?;
+    let mut positions = HashMap::with_capacity(times.len());
+    for time in times {
+        let position = newest_by(&mut transaction, time.and_utc().timestamp_micros()).await?;
+        positions.insert(*time, Position(position as u64));
+    }
+    Ok(positions)
+}
+
+/// The newest entry that was committed by a time; 0 if there is none. Commit times never decrease,
+/// so halving finds it without an index.
+pub(super) async fn newest_by(connection: &mut SqliteConnection, time: i64) -> sqlx::Result<i64> {
+    // All up to `low` was committed by then, all after `high` later.
+    let (mut low, mut newest) = (0, 0);
+    let mut high = query_scalar!("SELECT head FROM meta WHERE id = 1").fetch_one(&mut *connection).await?;
+    while low < high {
+        let middle = low + (high - low + 1) / 2;
+        let entry = query!(
+            r#"SELECT position AS "position!: i64", committed FROM log
+               WHERE position > ?1 AND position <= ?2 ORDER BY position DESC LIMIT 1"#,
+            low,
+            middle
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+        match entry {
+            Some(entry) if entry.committed > time => high = entry.position - 1,
+            Some(entry) => (newest, low) = (entry.position, middle),
+            None => low = middle,
+        }
+    }
+    Ok(newest)
 }
 
 pub(super) async fn read_connections(readers: &SqlitePool) -> sqlx::Result<Vec<StoredConnection>> {

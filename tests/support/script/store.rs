@@ -13,6 +13,7 @@ use channelstream::domain::state::Profile;
 use channelstream::domain::timestamp::Moment;
 use channelstream::domain::user::{Floor, User};
 use chrono::NaiveDateTime;
+use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::text::clock;
@@ -86,7 +87,10 @@ fn turn(event: &Event) -> usize {
         Event::Unsubscribed { .. } => 7,
         Event::ConnectionEnded { .. } => 8,
         Event::Posted { .. } | Event::Edited { .. } | Event::Deleted { .. } => 9,
-        Event::UserForgotten { .. } | Event::FloorsExpired { .. } | Event::StateChanged { .. } => 10,
+        Event::UserForgotten { .. }
+        | Event::ChannelForgotten { .. }
+        | Event::FloorsExpired { .. }
+        | Event::StateChanged { .. } => 10,
     }
 }
 
@@ -215,6 +219,12 @@ impl Store {
                 assert!(self.connections.iter().all(|(_, user, _)| user != name), "a connected user is forgotten");
                 self.leave_inbox(name, |_| true);
             }
+            Event::ChannelForgotten { name } => {
+                self.channels.remove(name).expect("there is such a channel");
+                self.log.retain(|entry| entry.channel.as_ref() != Some(name));
+                self.connections.iter_mut().for_each(|(.., channels)| _ = channels.remove(name));
+                self.users.values_mut().for_each(|user| _ = user.floors.remove(name));
+            }
             Event::StateChanged { .. } => {}
         }
     }
@@ -301,6 +311,14 @@ impl Store {
         user.floors = known.floors.iter().map(|(channel, floor)| (channel.clone(), *floor)).collect();
         user.retained = self.count(|entry| entry.inboxes.contains(name));
         Some(user)
+    }
+
+    pub fn positions_at(&self, needs: &Needs) -> HashMap<NaiveDateTime, Position> {
+        let newest = |time: NaiveDateTime| {
+            let by_then = self.log.iter().filter(|entry| entry.committed <= time.and_utc().timestamp_micros());
+            by_then.map(|entry| entry.position).max().unwrap_or_default()
+        };
+        needs.times.iter().map(|time| (*time, newest(*time))).collect()
     }
 
     pub fn held(&self, needs: &Needs) -> HeldByUuid {

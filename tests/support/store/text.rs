@@ -10,7 +10,7 @@ use channelstream::domain::tail::{Place, Said, TailPart};
 use channelstream::domain::timestamp::from_micros;
 use channelstream::domain::user::User;
 use channelstream::json::{Json, public_keys_text, to_text};
-use channelstream::store::StoredConnection;
+use channelstream::store::{HistoryQuery, StoredConnection};
 use chrono::NaiveDateTime;
 use uuid::Uuid;
 
@@ -67,6 +67,24 @@ fn retained(retained: Retained) -> String {
 pub fn history(channel: &Channel) -> Vec<String> {
     let holds = format!("holds {}", retained(channel.retained));
     std::iter::once(holds).chain(channel.history.iter().map(logged)).collect()
+}
+
+/// A page of history: what was asked for, then the messages.
+pub fn page<'a>(
+    asked: &HistoryQuery<'_>,
+    messages: impl IntoIterator<Item = &'a Logged>,
+    has_more: bool,
+) -> Vec<String> {
+    let place = match asked.place {
+        Place::Channel(name) => format!("channel {name:?}"),
+        Place::Inbox(name) => format!("inbox of {name:?}"),
+    };
+    let (after, before) = (asked.after.map(|after| after.0), asked.before.map(|before| before.0));
+    let head = format!(
+        "{} of {place} after {after:?} before {before:?} through {}, more: {has_more}",
+        asked.limit, asked.through.0
+    );
+    std::iter::once(head).chain(messages.into_iter().map(logged)).collect()
 }
 
 pub fn channel(name: &ChannelName, channel: &Channel) -> Vec<String> {
