@@ -384,3 +384,28 @@ async fn a_log_tells_no_password() {
     let log = process.log();
     assert!(log.contains("test_") && !log.contains("a-password"), "{log}");
 }
+
+// ---- After restoring a backup ----
+
+#[tokio::test]
+async fn a_new_epoch_begins_when_nobody_owns_the_store() {
+    let url = shared().database();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let new_epoch = || {
+        let mut command = binary(folder.path());
+        let output = command.env("CHANNELSTREAM_DATABASE_URL", &url).arg("new-epoch").output().expect("an output");
+        (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).expect("text"))
+    };
+    let mut server = server_at(&url).await;
+    server.say("room", [1, 2]).await;
+    let (begun, sentence) = new_epoch();
+    assert!(!begun && sentence.contains("another server is using"), "{sentence}");
+    let before = server.hub().epoch().clone();
+    server.stop().await;
+    let (begun, sentence) = new_epoch();
+    assert!(begun && sentence.contains("after position 2:"), "{sentence}");
+    server.restart().await;
+    let after = server.hub().epoch().clone();
+    assert!(after != before && sentence.contains(after.as_str()), "{sentence}");
+    assert_eq!(server.history("room").await, [1, 2]);
+}
