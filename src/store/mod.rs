@@ -1,5 +1,6 @@
 //! The store: what outlives the process. The only place that names a database.
 
+mod archive;
 mod contract;
 mod migrate;
 #[cfg(feature = "postgres")]
@@ -11,9 +12,10 @@ mod values;
 
 use std::sync::Arc;
 
+pub use archive::{Extent, Page, Table};
 pub use contract::{
-    Batch, Database, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals, StoredConnection,
-    Synchronous,
+    Archive, Batch, Database, Pages, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals,
+    StoredConnection, Synchronous,
 };
 
 use crate::domain::position::Position;

@@ -16,9 +16,10 @@ use sqlx::{ConnectOptions, Connection, query, query_scalar};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::archive::SqliteArchive;
 use super::read::{read_channels, read_connections, read_held, read_users};
 use super::replay::{read_holding, read_replay};
-use super::values::list;
+use super::values::{classify, list};
 use super::write::write;
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
@@ -28,8 +29,8 @@ use crate::domain::replay::Doubt;
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
 use crate::store::contract::{
-    Batch, Database, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals, StoredConnection,
-    Synchronous,
+    Archive, Batch, Database, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals,
+    StoredConnection, Synchronous,
 };
 use crate::store::migrate;
 use crate::store::values::{channel_name, epoch_of, username};
@@ -74,6 +75,9 @@ impl SqliteDatabase {
         let in_memory = ["mode=memory", ":memory:"].iter().any(|memory| url.contains(memory));
         if in_memory || path.as_os_str().is_empty() || path.to_string_lossy().starts_with("file:") {
             return Err(StoreError::Unusable("`database_url` must name a file: sqlite://FILE".to_owned()));
+        }
+        if !options.create {
+            expect_store(&connect, path).await?;
         }
         let path = create_private(path)?;
         let connect = connect
@@ -122,8 +126,40 @@ impl Database for SqliteDatabase {
         Ok(Some((Arc::new(store), start)))
     }
 
+    async fn archive(&self) -> Result<Option<Box<dyn Archive>>, StoreError> {
+        let Some(lock) = own(&self.path)? else { return Ok(None) };
+        let archive = SqliteArchive::open(&self.options, lock).await.map_err(|error| self.unusable(error))?;
+        Ok(Some(Box::new(archive)))
+    }
+
+    async fn place(&self) -> Result<String, StoreError> {
+        use std::os::unix::fs::MetadataExt;
+        let file = self.path.metadata();
+        let file = file.map_err(|error| StoreError::Unavailable(format!("{}: {error}", self.path.display())))?;
+        Ok(format!("{}:{}", file.dev(), file.ino()))
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+/// Fails unless there is a store in the file.
+async fn expect_store(connect: &SqliteConnectOptions, path: &Path) -> Result<(), StoreError> {
+    let found = async {
+        let mut connection = connect.clone().create_if_missing(false).disable_statement_logging().connect().await?;
+        let found = query_scalar!("SELECT name FROM sqlite_schema WHERE type = 'table' AND name = 'epochs'");
+        let found = found.fetch_optional(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(found.is_some())
+    };
+    let nothing = |reason: String| {
+        StoreError::Unusable(format!("there is no store in {}{reason}; see `database_url`", path.display()))
+    };
+    match found.await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(nothing(String::new())),
+        Err(error) => Err(nothing(format!(": {error}"))),
     }
 }
 
@@ -192,24 +228,6 @@ async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous, show
     let numbering = Numbering::new(epochs.collect::<sqlx::Result<_>>()?);
     let (head, latest) = (Position(meta.head as u64), from_micros(latest.unwrap_or_default()));
     Ok(Start { epoch: epoch_of(&epoch)?, head, latest, numbering })
-}
-
-/// Whether the engine refused the data, so that trying again is useless.
-fn classify(error: sqlx::Error) -> StoreError {
-    const CONSTRAINT: &str = "19";
-    const TOO_BIG: &str = "18";
-    const MISMATCH: &str = "20";
-    let refused = match &error {
-        // Only the head's row is asked for in a way that fails if it is not there.
-        sqlx::Error::RowNotFound => return StoreError::NotOurs,
-        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            let primary = code.parse::<u32>().map_or(code.to_string(), |code| (code & 0xff).to_string());
-            [CONSTRAINT, TOO_BIG, MISMATCH].contains(&primary.as_str())
-        }),
-        sqlx::Error::Encode(_) => true,
-        _ => false,
-    };
-    if refused { StoreError::Refused(error.to_string()) } else { StoreError::Unavailable(error.to_string()) }
 }
 
 #[async_trait]
