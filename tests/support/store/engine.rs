@@ -20,6 +20,9 @@ pub trait Engine: Send + Sync {
     /// Opens the store there, as a server does at its start.
     async fn open(&self) -> Result<(Arc<dyn Store>, Start), StoreError>;
 
+    /// Where it is.
+    async fn url(&self) -> String;
+
     /// The rows, of one column of text, of a query in the SQL that all engines share: for what
     /// the trait does not tell.
     async fn rows(&self, sql: &str) -> Vec<String>;
@@ -45,7 +48,11 @@ impl Sqlite {
 #[async_trait]
 impl Engine for Sqlite {
     async fn open(&self) -> Result<(Arc<dyn Store>, Start), StoreError> {
-        store::open(&format!("sqlite://{}/store.db", self.0.path().display()), &StoreOptions::default()).await
+        store::open(&self.url().await, &StoreOptions::default()).await
+    }
+
+    async fn url(&self) -> String {
+        format!("sqlite://{}/store.db", self.0.path().display())
     }
 
     async fn rows(&self, sql: &str) -> Vec<String> {
@@ -72,16 +79,12 @@ impl Postgres {
     pub fn new() -> Self {
         Self(OnceCell::new())
     }
-
-    async fn url(&self) -> &str {
-        self.0.get_or_init(async || postgres::shared().database().await).await
-    }
 }
 
 #[async_trait]
 impl Engine for Postgres {
     async fn open(&self) -> Result<(Arc<dyn Store>, Start), StoreError> {
-        let database = store::database(self.url().await, &StoreOptions::default()).await?;
+        let database = store::database(&self.url().await, &StoreOptions::default()).await?;
         // That a session broke, and with it the owner's lock, the server notices a little later.
         for _ in 0..1_000 {
             if let Some(opened) = database.take_over(Position::default()).await? {
@@ -92,8 +95,12 @@ impl Engine for Postgres {
         panic!("the store has an owner still");
     }
 
+    async fn url(&self) -> String {
+        self.0.get_or_init(async || postgres::shared().database().await).await.clone()
+    }
+
     async fn rows(&self, sql: &str) -> Vec<String> {
-        let mut connection = postgres::connect(self.url().await).await;
+        let mut connection = postgres::connect(&self.url().await).await;
         query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await.expect(sql)
     }
 
