@@ -1,6 +1,7 @@
 //! Builds everything from a configuration, serves it, and takes it down in good order.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -27,6 +28,12 @@ use crate::tenure::{Tenure, TenureError};
 
 /// Most bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 64 << 10;
+/// Connections that wait to be accepted, if the system allows as many (`net.core.somaxconn`): when
+/// thousands of listeners come back at once, who finds no room tries again after a second.
+const BACKLOG: u32 = 4_096;
+/// Connections accepted before all else that is ready gets its turn: when thousands come at once they
+/// wait with the system, not before what is shown live.
+const ACCEPTED_IN_A_ROW: u32 = 4;
 /// How often a connection is looked at for taking too long.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long what was sent may stay unacknowledged until its connection counts as lost.
@@ -45,11 +52,11 @@ pub enum ServerError {
         /// Which address.
         address: String,
         /// What the system says.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// The system does not let signals be caught.
     #[error("SIGTERM and SIGINT cannot be caught: {0}")]
-    Signals(std::io::Error),
+    Signals(io::Error),
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -76,7 +83,7 @@ impl Server {
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         let wanted = format!("{}:{}", config.host, config.port);
         let listen = |error| ServerError::Listen { address: wanted.clone(), error };
-        let listener = TcpListener::bind((config.host.as_str(), config.port)).await.map_err(listen)?;
+        let listener = bind(&config.host, config.port).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let options = StoreOptions {
             synchronous: match config.sqlite_synchronous {
@@ -151,6 +158,21 @@ impl Server {
     }
 }
 
+/// Listens on the first address of a host on which that is possible.
+async fn bind(host: &str, port: u16) -> io::Result<TcpListener> {
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+    for address in lookup_host((host, port)).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Connections of the server before this one may not have been forgotten yet.
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
 /// Accepts connections until it is told to stop; then waits for requests under way.
 async fn accept(
     listener: TcpListener,
@@ -162,7 +184,13 @@ async fn accept(
     let mut http = hyper::server::conn::http1::Builder::new();
     http.max_buf_size(MAX_HEAD_BYTES);
     let mut connections = JoinSet::new();
+    let mut in_a_row = 0;
     loop {
+        if in_a_row == ACCEPTED_IN_A_ROW {
+            in_a_row = 0;
+            yield_now().await;
+        }
+        in_a_row += 1;
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
@@ -250,10 +278,12 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         error = server.failed() => return Err(error),
     }
     info!("going down; tell me again to stop at once");
+    let hub = server.hub();
     tokio::select! {
         stopped = server.stop() => stopped?,
         () = signals.next() => warn!("stopped at once"),
     }
+    info!(replay_reads = hub.map(|hub| hub.replay_reads()), "stopped");
     Ok(())
 }
 
@@ -264,7 +294,7 @@ struct StopSignals {
 }
 
 impl StopSignals {
-    fn catch() -> std::io::Result<Self> {
+    fn catch() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 

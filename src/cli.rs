@@ -12,6 +12,7 @@ use crate::app;
 use crate::config::{Config, Loaded, make_config};
 use crate::copy::{Meter, copy};
 use crate::signature::Signer;
+use crate::store;
 use crate::telemetry;
 
 /// A push server that stands beside a web application.
@@ -59,6 +60,12 @@ enum Command {
         #[arg(long, value_name = "URL")]
         to: String,
     },
+    /// Has the server, which must be stopped, number what is stored anew: after restoring a backup
+    ///
+    /// Listeners may hold cursors from after the backup was made. With this they are told that their
+    /// cursor is not known, and load anew; without it they would miss what is said from now on under
+    /// the same numbers. Cursors from before the backup stay good.
+    NewEpoch(File),
 }
 
 impl Cli {
@@ -73,6 +80,7 @@ impl Cli {
             Some(Command::MakeConfig { output, json }) => write_config(output, json.as_deref()),
             Some(Command::Sign(file)) => sign(&file),
             Some(Command::Copy { from, to }) => copy_store(&from, &to),
+            Some(Command::NewEpoch(file)) => new_epoch(&file),
         }
     }
 }
@@ -137,5 +145,18 @@ fn copy_store(from: &str, to: &str) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
     let mut meter = Meter::on_stderr();
     println!("{}", runtime.block_on(copy(from, to, |progress| meter.show(progress)))?);
+    Ok(())
+}
+
+fn new_epoch(file: &File) -> anyhow::Result<()> {
+    let config = load(file)?.config;
+    let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
+    let (epoch, after) = runtime.block_on(store::begin_epoch(config.database_url.as_str()))?;
+    println!(
+        "A new epoch, {}, begins in {} after position {}: earlier cursors stay good, later ones are not known any more.",
+        epoch.as_str(),
+        format!("{:?}", config.database_url).replace('"', ""),
+        after.0
+    );
     Ok(())
 }

@@ -11,16 +11,18 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::domain::channel::Channel;
-use crate::domain::draft::{Draft, HeldByUuid, Refusal, Undecided};
+use crate::domain::draft::{Draft, Found, Refusal, Undecided};
 use crate::domain::event::Event;
 use crate::domain::names::ChannelName;
 use crate::domain::operation::{Operation, Trim};
+use crate::domain::position::Position;
 use crate::domain::router::{Needs, Router};
+use crate::domain::tail::Place;
 use crate::domain::timestamp::Moment;
 use crate::live::{Live, Ticket};
 use crate::store::{Batch, Store, StoreError};
@@ -37,6 +39,12 @@ const MAX_BATCH_BYTES: usize = 512 << 10;
 const SLICE: Duration = Duration::from_millis(1);
 /// How often the store is looked at while there is nothing to commit.
 const CHECK: Duration = Duration::from_secs(1);
+/// Most entries of one tail that are read at a time.
+const TAIL_ENTRIES: u32 = 1_000;
+/// Most bytes of bodies in one tail that are read at a time: no tail has room for more.
+const TAIL_BYTES: u32 = 256 << 10;
+/// Log entries that are read for tails between two batches, about: what comes waits meanwhile.
+const TAILS_STEP: usize = 2_000;
 /// Pauses between attempts to settle an unclear commit: the first, and the longest.
 const SETTLE_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
@@ -154,6 +162,8 @@ pub struct Journal {
     inbox: mpsc::Sender<Box<dyn Pending>>,
     room: Arc<Semaphore>,
     stop: Arc<Notify>,
+    /// Tails are waited for.
+    nudge: Arc<Notify>,
     health: Arc<Health>,
     patience: Duration,
     live: Arc<Mutex<Live>>,
@@ -179,9 +189,10 @@ impl Journal {
             waiting: VecDeque::new(),
             suspects: VecDeque::new(),
         };
-        let task = tokio::spawn(writer.run(stop.clone()));
+        let nudge = Arc::new(Notify::new());
+        let task = tokio::spawn(writer.run(stop.clone(), nudge.clone()));
         let room = Arc::new(Semaphore::new(MAX_WAITING_BYTES));
-        (Self { inbox: sender, room, stop, health, patience, live }, task)
+        (Self { inbox: sender, room, stop, nudge, health, patience, live }, task)
     }
 
     /// Hands a request in and waits for what comes of it. `bytes`: the size of its body.
@@ -207,6 +218,19 @@ impl Journal {
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(Failure::Unavailable),
         }
+    }
+
+    /// Waits until tails that were asked for by [`Live::want_tail`] were read, or could not be, or
+    /// for as long as a request may wait. All who want the same tail wait for one reading.
+    pub async fn read_tails(&self, wanted: Vec<oneshot::Receiver<()>>) {
+        self.nudge.notify_one();
+        let read = async {
+            for one in wanted {
+                // That nobody will read it any more is an answer, too.
+                let _ = one.await;
+            }
+        };
+        let _ = tokio::time::timeout(self.patience, read).await;
     }
 
     /// Whether a commit is unclear, the store cannot be read, or it has not answered for longer
@@ -259,18 +283,20 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(mut self, stop: Arc<Notify>) {
-        if let Err(Lost) = self.work(stop).await {
+    async fn run(mut self, stop: Arc<Notify>, nudge: Arc<Notify>) {
+        if let Err(Lost) = self.work(stop, nudge).await {
             error!("the store was taken by another server: this one writes no more");
             self.health.lost.store(true, Ordering::Relaxed);
         }
     }
 
-    async fn work(&mut self, stop: Arc<Notify>) -> Result<(), Lost> {
+    async fn work(&mut self, stop: Arc<Notify>, nudge: Arc<Notify>) -> Result<(), Lost> {
         loop {
-            if self.waiting.is_empty() && self.suspects.is_empty() {
+            self.read_tails().await;
+            if self.waiting.is_empty() && self.suspects.is_empty() && !self.live.lock().wants_tails() {
                 let next = tokio::select! {
                     next = self.inbox.recv() => next,
+                    () = nudge.notified() => continue,
                     () = stop.notified() => {
                         self.inbox.close();
                         continue;
@@ -289,6 +315,9 @@ impl Writer {
                 && let Ok(request) = self.inbox.try_recv()
             {
                 self.waiting.push_back(request);
+            }
+            if self.waiting.is_empty() && self.suspects.is_empty() {
+                continue;
             }
             self.one_batch().await?;
         }
@@ -317,9 +346,9 @@ impl Writer {
     async fn one_batch(&mut self) -> Result<(), Lost> {
         let mut requests = self.next_requests();
         let needs = self.needs(&requests);
-        let held = self.load(&needs, &mut requests).await;
+        let found = self.load(&needs, &mut requests).await;
         let moment = self.clock.now();
-        let (decided, events, reloads) = self.decide(&mut requests, &held, moment);
+        let (decided, events, reloads) = self.decide(&mut requests, &found, moment);
         while let Some(later) = requests.pop_back() {
             self.waiting.push_front(later);
         }
@@ -344,6 +373,30 @@ impl Writer {
         let reloaded = self.reload(reloads).await;
         self.apply(decided, &events, reloaded, moment);
         Ok(())
+    }
+
+    /// Lets some tails reach further back that listeners wait for. Nothing is being committed
+    /// meanwhile, so that what is read stands exactly at the head.
+    async fn read_tails(&self) {
+        let wanted = self.live.lock().next_tails(TAILS_STEP, TAIL_ENTRIES as usize);
+        if wanted.is_empty() {
+            return;
+        }
+        let places: Vec<(Place, Position)> = wanted.iter().map(|one| (one.place.clone(), one.before)).collect();
+        let asked = self.ask();
+        let read = self.store.tails(&places, TAIL_ENTRIES, TAIL_BYTES).await;
+        drop(asked);
+        let mut live = self.live.lock();
+        live.count_replay_read();
+        match read {
+            Ok(parts) => {
+                for ((place, before), part) in places.into_iter().zip(parts) {
+                    live.router.extend_tail(&place, before, part);
+                }
+            }
+            // They ask the store themselves, and say so if they cannot.
+            Err(error) => debug!(%error, "tails cannot be read from the store"),
+        }
     }
 
     /// As many requests as one batch takes, but for those whose sender has given up. Trimming
@@ -394,9 +447,9 @@ impl Writer {
     /// Brings into memory what is needed. Nothing is being committed meanwhile, so what is read
     /// stands exactly at the head. If the store cannot be read, the requests that need something
     /// fail.
-    async fn load(&self, needs: &Needs, requests: &mut VecDeque<Box<dyn Pending>>) -> HeldByUuid {
+    async fn load(&self, needs: &Needs, requests: &mut VecDeque<Box<dyn Pending>>) -> Found {
         if needs.is_empty() {
-            return HeldByUuid::new();
+            return Found::default();
         }
         let asked = self.ask();
         let read = self.read(needs).await;
@@ -408,15 +461,16 @@ impl Writer {
                 requests.drain(..).partition(|request| self.needs([request]).is_empty());
             *requests = able;
             self.fail(unable.into_iter(), Failure::Unavailable);
-            HeldByUuid::new()
+            Found::default()
         })
     }
 
-    async fn read(&self, needs: &Needs) -> Result<HeldByUuid, StoreError> {
-        let (mut channels, mut users, held) = tokio::try_join!(
+    async fn read(&self, needs: &Needs) -> Result<Found, StoreError> {
+        let (mut channels, mut users, held, positions) = tokio::try_join!(
             self.store.channels(&needs.channels),
             self.store.users(&needs.users),
             self.store.held(&needs.uuids),
+            self.store.positions_at(&needs.times),
         )?;
         let moment = self.clock.now();
         let mut live = self.live.lock();
@@ -426,7 +480,7 @@ impl Writer {
         for name in &needs.users {
             live.router.load_user(name, users.remove(name), moment);
         }
-        Ok(held)
+        Ok(Found { held, positions })
     }
 
     /// Decides requests until one depends on another of this batch; that one and all after it
@@ -434,11 +488,11 @@ impl Writer {
     fn decide(
         &mut self,
         requests: &mut VecDeque<Box<dyn Pending>>,
-        held: &HeldByUuid,
+        found: &Found,
         moment: Moment,
     ) -> (Decided, Vec<Event>, Vec<ChannelName>) {
         let mut live = self.live.lock();
-        let mut draft = Draft::new(&live.router, moment, held);
+        let mut draft = Draft::new(&live.router, moment, found);
         let mut decided = Decided::new();
         let mut refused = Vec::new();
         while let Some(mut request) = requests.pop_front() {

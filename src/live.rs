@@ -6,10 +6,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use indexmap::IndexMap;
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use crate::domain::draft::{Draft, HeldByUuid, Key};
+use crate::domain::draft::{Draft, Found, Key};
 use crate::domain::event::Event;
 use crate::domain::frame::{Frame, Tick};
 use crate::domain::listen::Departure;
@@ -18,6 +19,7 @@ use crate::domain::operation::{Operation, Post, Posted};
 use crate::domain::position::{Cursor, Epoch, Position};
 use crate::domain::replay::{Plan, Since};
 use crate::domain::router::{Effect, Recipients, Router};
+use crate::domain::tail::Place;
 use crate::domain::timestamp::Moment;
 use crate::mailbox::{Closing, Mailbox, Piece};
 use crate::wire::frame;
@@ -96,6 +98,9 @@ pub struct Live {
     run: Option<Run>,
     effects: Vec<Effect>,
     wake: Wake,
+    /// Tails that are to reach further back, and who waits for them.
+    wanted: IndexMap<Place, Vec<oneshot::Sender<()>>>,
+    replay_reads: u64,
 }
 
 impl Live {
@@ -115,6 +120,8 @@ impl Live {
             run: None,
             effects: Vec::new(),
             wake: Wake::default(),
+            wanted: IndexMap::new(),
+            replay_reads: 0,
         }
     }
 
@@ -189,8 +196,8 @@ impl Live {
 
     /// Decides and applies messages that nothing stores.
     fn show_unstored(&mut self, post: &mut Post, moment: Moment) {
-        let held = HeldByUuid::new();
-        let mut draft = Draft::new(&self.router, moment, &held);
+        let found = Found::default();
+        let mut draft = Draft::new(&self.router, moment, &found);
         draft.begin();
         let decided = post.decide(&self.router, &mut draft);
         debug_assert!(decided.is_ok(), "alone in its draft");
@@ -321,6 +328,46 @@ impl Live {
         }
     }
 
+    // Tails that do not reach back far enough.
+
+    /// Someone waits until the tail of a place reaches further back.
+    pub fn want_tail(&mut self, place: Place) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.wanted.entry(place).or_default().push(sender);
+        receiver
+    }
+
+    /// Whether anybody waits for a tail.
+    pub fn wants_tails(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// Some of the tails that are waited for, each with the position up to which the log is to be
+    /// read: so many that the log may hold about `entries` of them together, of each at most `each`.
+    pub fn next_tails(&mut self, entries: usize, each: usize) -> Vec<WantedTail> {
+        let mut tails = Vec::new();
+        let mut expected = 0;
+        while expected < entries
+            && let Some((place, waiting)) = self.wanted.shift_remove_index(0)
+        {
+            // Those who wait for one that has come meanwhile are told by this.
+            let Some(before) = self.router.tail_wants(&place) else { continue };
+            expected += 1 + self.router.held(&place).min(each);
+            tails.push(WantedTail { place, before, waiting });
+        }
+        tails
+    }
+
+    /// The store was asked for what listeners have missed.
+    pub fn count_replay_read(&mut self) {
+        self.replay_reads += 1;
+    }
+
+    /// How often the store was asked for what listeners have missed.
+    pub fn replay_reads(&self) -> u64 {
+        self.replay_reads
+    }
+
     // Listeners.
 
     /// How many listen.
@@ -371,6 +418,24 @@ impl Live {
     }
 }
 
+/// A tail that is to reach further back; who waits is told when this is dropped.
+pub struct WantedTail {
+    /// Of what.
+    pub place: Place,
+    /// It has what comes after this.
+    pub before: Position,
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Drop for WantedTail {
+    fn drop(&mut self) {
+        for waiting in self.waiting.drain(..) {
+            // Who does not wait any more need not be told.
+            let _ = waiting.send(());
+        }
+    }
+}
+
 /// A listener that was attached.
 pub struct Attached {
     /// Its place.
@@ -388,7 +453,13 @@ pub struct Attached {
 /// Whether an event changes who listens in a channel, so that frames before and after it go to
 /// different listeners.
 fn changes_listeners(event: &Event) -> bool {
-    matches!(event, Event::ConnectionEnded { .. } | Event::Subscribed { .. } | Event::Unsubscribed { .. })
+    matches!(
+        event,
+        Event::ConnectionEnded { .. }
+            | Event::Subscribed { .. }
+            | Event::Unsubscribed { .. }
+            | Event::ChannelForgotten { .. }
+    )
 }
 
 fn push(

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::domain::position::Position;
+use crate::domain::tails::TailLimits;
 use crate::http::edge::Edge;
 use crate::http::front::Front;
 use crate::http::routes;
@@ -88,6 +89,7 @@ impl Tenure {
             resume_window: self.config.resume_window,
             commit_timeout: self.config.commit_timeout,
             max_queue_bytes: self.config.max_queue_bytes,
+            tails: TailLimits { all: self.config.tail_memory, ..TailLimits::default() },
             max_listeners: self.config.max_connections,
             attach_rate: self.config.attach_rate,
         };

@@ -87,7 +87,7 @@ fn it_says_its_version_and_explains_itself() {
     for flag in ["--help", "-h", "help"] {
         let ran = run(&[flag]);
         assert!(ran.success && ran.err.is_empty(), "{flag}: {}", ran.err);
-        for word in ["serve", "make-config", "sign", "copy", "--ini", "--version"] {
+        for word in ["serve", "make-config", "sign", "new-epoch", "copy", "--ini", "--version"] {
             assert!(ran.out.contains(word), "{flag} says nothing of {word}:\n{}", ran.out);
         }
     }
@@ -258,6 +258,87 @@ fn a_database_that_cannot_be_had_is_named() {
             assert!(ran.sentence().contains(word), "{word} in {}", ran.sentence());
         }
     }
+}
+
+// ---- After restoring a backup ----
+
+#[tokio::test]
+async fn a_new_epoch_tells_cursors_of_the_lost_time_from_others() {
+    let mut process = Process::start(&[]).await;
+    process.configure("room", json!({"store_history": true})).await;
+    let id = process.connect("ann", &["room"]).await;
+    let kept = process.say("room", 1..3).await;
+    assert!(process.terminate().await.success());
+    let (store, backup) = (process.directory().join("store.db"), process.directory().join("backup.db"));
+    std::fs::copy(&store, &backup).expect("a copy");
+    process.restart().await;
+    let lost = process.say("room", 3..5).await;
+    assert!(process.terminate().await.success());
+    std::fs::copy(&backup, &store).expect("a copy");
+
+    let environment = [("CHANNELSTREAM_DATABASE_URL", "sqlite://store.db")];
+    let ran = run_in(process.directory(), &environment, &["new-epoch"]);
+    assert!(ran.success && ran.err.is_empty(), "{}", ran.err);
+    let sentence = ran.out.strip_suffix(".\n").expect("a sentence");
+    assert!(!sentence.contains('\n') && sentence.contains("sqlite://store.db after position 2:"), "{sentence}");
+    process.restart().await;
+    let since = async |cursor: &serde_json::Value| {
+        let path = format!("/listen?conn_id={id}&since={}", cursor.as_str().expect("a cursor"));
+        let frames: Vec<serde_json::Value> = serde_json::from_str(&process.get(&path).await.text).expect("frames");
+        let marker = frames.last().expect("a marker").clone();
+        (support::numbers(&frames[..frames.len() - 1]), marker)
+    };
+    // Under the numbers that were lost something else is said now.
+    let new = process.say("room", 13..15).await;
+    assert_eq!(lost[1]["cursor"].as_str().map(|text| text.rsplit('-').next()), Some(Some("4")));
+    let epoch =
+        |item: &serde_json::Value| item["cursor"].as_str().expect("a cursor").split('-').next().map(str::to_owned);
+    assert!(sentence.contains(&epoch(&new[0]).expect("an epoch")) && epoch(&new[0]) != epoch(&kept[0]), "{sentence}");
+    for message in [&lost[0], &lost[1]] {
+        let (heard, marker) = since(&message["cursor"]).await;
+        assert_eq!((heard.len(), &marker["gaps"][0]["reason"]), (0, &json!("unknown_cursor")));
+    }
+    let (heard, marker) = since(&kept[1]["cursor"]).await;
+    assert_eq!((heard, &marker["gaps"]), (vec![13, 14], &json!([])));
+    let (heard, marker) = since(&kept[0]["cursor"]).await;
+    assert_eq!((heard, &marker["gaps"]), (vec![2, 13, 14], &json!([])));
+    let (heard, marker) = since(&new[0]["cursor"]).await;
+    assert_eq!((heard, &marker["gaps"]), (vec![14], &json!([])));
+}
+
+#[tokio::test]
+async fn a_new_epoch_is_refused_while_a_server_runs_and_without_a_database() {
+    let process = Process::start(&[]).await;
+    let refused = |url: &str| {
+        let environment = [("CHANNELSTREAM_DATABASE_URL", url)];
+        run_in(process.directory(), &environment, &["new-epoch"]).sentence().to_owned()
+    };
+    let sentence = refused("sqlite://store.db");
+    assert!(sentence.contains("another server is using") && sentence.contains("stop it"), "{sentence}");
+    let sentence = refused("sqlite://none.db");
+    assert!(sentence.contains("there is no database none.db"), "{sentence}");
+    assert!(!process.directory().join("none.db").exists(), "and none is made");
+    std::fs::write(process.directory().join("text.db"), "this is no database ".repeat(200)).expect("a file");
+    assert!(refused("sqlite://text.db").contains("not a database"));
+    assert_eq!(process.get("/readyz").await.status, 200, "the server does not mind");
+    let ran = run_in(process.directory(), &[], &["new-epoch", "-i", "none.ini"]);
+    assert!(ran.sentence().contains("none.ini"), "{}", ran.sentence());
+}
+
+#[test]
+fn a_new_epoch_may_begin_again_and_before_anything_is_stored() {
+    let directory = folder();
+    std::fs::write(directory.path().join("store.db"), "").expect("a file");
+    std::fs::write(directory.path().join("my.ini"), "[channelstream]\ndatabase_url = sqlite://store.db\n")
+        .expect("a file");
+    let epochs: Vec<String> = (0..2)
+        .map(|_| {
+            let ran = run_in(directory.path(), &[], &["new-epoch", "-i", "my.ini"]);
+            assert!(ran.out.contains("after position 0:"), "{}{}", ran.out, ran.err);
+            ran.out
+        })
+        .collect();
+    assert_ne!(epochs[0], epochs[1]);
 }
 
 // ---- Running ----

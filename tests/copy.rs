@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, query_scalar};
 use support::postgres::{connect, shared};
-use support::{Client, Engine, Socket, TestServer, binary, list, numbers};
+use support::{Client, Socket, TestServer, binary, list, numbers};
 use tempfile::{TempDir, tempdir};
 
 fn folder() -> TempDir {
@@ -89,7 +89,7 @@ async fn change(server: &TestServer, method: &str, message: &Value, n: i64) -> V
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listeners_come_back_with_their_cursors_at_each_station() {
     let places = Places::new();
-    let (first, second, third) = (places.file("1.db"), shared().database().await, places.file("3.db"));
+    let (first, second, third) = (places.file("1.db"), shared().database(), places.file("3.db"));
     let mut server = server_at(&first).await;
     server.configure("room", json!({"store_history": true, "history_size": 100, "notify_presence": true})).await;
     let entered = server.post("/connect", json!({"username": "ann", "channels": ["room"]})).await;
@@ -232,7 +232,7 @@ async fn the_old_place_stays_as_it_is() {
     let source = places.file("old.db");
     furnish(&source).await;
     let before = std::fs::read(places.path("old.db")).expect("a file");
-    for target in [places.file("new.db"), shared().database().await] {
+    for target in [places.file("new.db"), shared().database()] {
         copied(&source, &target).await;
         assert!(std::fs::read(places.path("old.db")).expect("a file") == before);
     }
@@ -244,13 +244,14 @@ async fn the_old_place_stays_as_it_is() {
 #[tokio::test]
 async fn ids_and_deleted_channels_stay_and_new_ids_come_behind_them() {
     let places = Places::new();
-    let stations = [places.file("1.db"), shared().database().await, places.file("3.db")];
+    let stations = [places.file("1.db"), shared().database(), places.file("3.db")];
     furnish(&stations[0]).await;
     let more = "INSERT INTO channels SELECT 77, 'gone', uuid, notify_presence, store_history, history_size,
                     broadcast_presence_with_user_lists, notify_state, store_frames, replay_size, 86400, last_active, 2, 3
                 FROM channels;
                 INSERT INTO users SELECT 88, 'eve', uuid, '{ \"a\" : 1.0, \"b\": 1E400 }', '[\"b\"]', 1, last_active, 1
-                FROM users";
+                FROM users;
+                INSERT INTO forgotten_users VALUES ('mallory', 2)";
     sqlite(&places.path("1.db")).await.execute(more).await.expect("more rows");
     for pair in stations.windows(2) {
         copied(&pair[0], &pair[1]).await;
@@ -265,6 +266,10 @@ async fn ids_and_deleted_channels_stay_and_new_ids_come_behind_them() {
     let mut rows: Vec<String> =
         query_scalar(rows).fetch_all(&mut sqlite(&places.path("3.db")).await).await.expect("rows");
     rows.sort_unstable();
+    let forgotten = "SELECT name || ' trimmed ' || trimmed FROM forgotten_users";
+    let forgotten: Vec<String> =
+        query_scalar(forgotten).fetch_all(&mut sqlite(&places.path("3.db")).await).await.expect("rows");
+    assert_eq!(forgotten, ["mallory trimmed 2"]);
     let expected = [
         "1 ann {}[] trimmed 0",
         "1 room trimmed 0",
@@ -280,8 +285,7 @@ async fn ids_and_deleted_channels_stay_and_new_ids_come_behind_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_in_either_place_is_in_the_way() {
     let places = Places::new();
-    for engine in [Engine::Sqlite, Engine::Postgres] {
-        let url = engine.url(places.0.path()).await;
+    for url in [places.file("one.db"), shared().database()] {
         let other = places.file("other.db");
         furnish(&other).await;
         let server = server_at(&url).await;
@@ -301,8 +305,7 @@ async fn a_place_that_holds_something_is_refused() {
     let places = Places::new();
     let source = places.file("old.db");
     furnish(&source).await;
-    for engine in [Engine::Sqlite, Engine::Postgres] {
-        let target = engine.url(places.0.path()).await;
+    for target in [places.file("new.db"), shared().database()] {
         copied(&source, &target).await;
         let sentence = refused(&source, &target).await;
         let expected = " holds something already (epochs: 2, channels: 1, users: 1, log entries: 3, connections: 1, \
@@ -316,7 +319,7 @@ async fn a_store_that_a_server_made_and_did_not_use_is_empty() {
     let places = Places::new();
     let source = places.file("old.db");
     furnish(&source).await;
-    for target in [places.file("new.db"), shared().database().await] {
+    for target in [places.file("new.db"), shared().database()] {
         server_at(&target).await.stop().await;
         let sentence = refused(&target, &source).await;
         assert!(sentence.ends_with(" holds nothing that could be copied; see `--from`"), "{sentence}");
@@ -332,7 +335,7 @@ async fn one_place_under_two_names_is_one_place() {
     furnish(&file).await;
     std::fs::hard_link(places.path("store.db"), places.path("hard.db")).expect("a link");
     std::os::unix::fs::symlink(places.path("store.db"), places.path("soft.db")).expect("a link");
-    let database = shared().database().await;
+    let database = shared().database();
     copied(&file, &database).await;
     let same_database = database.replace("127.0.0.1", "localhost").replace("postgres@", "postgres:hunter2@");
     for (from, to) in [
@@ -356,7 +359,7 @@ async fn what_is_no_store_is_said_without_passwords() {
     sqlite(&places.path("alien.db")).await.execute("CREATE TABLE notes (text)").await.expect("a table");
     let nowhere = format!("postgres://me:hunter2@127.0.0.1:{}/db", support::free_port());
     let unknown = shared().url("unknown").replace("postgres@", "postgres:hunter2@");
-    let empty = shared().database().await;
+    let empty = shared().database();
     for (argument, url, expected) in [
         ("from", "mysql://me:hunter2@host/db", "`--from` names no engine"),
         ("to", "mysql://me:hunter2@host/db", "`--to` names no engine"),
@@ -370,7 +373,7 @@ async fn what_is_no_store_is_said_without_passwords() {
         ("from", &unknown, "\"unknown\" does not exist"),
         ("to", &unknown, "\"unknown\" does not exist"),
         ("from", &empty, "there is no store in it; see `--from`"),
-        ("from", &places.file("missing.db"), "there is no store in "),
+        ("from", &places.file("missing.db"), "there is no database "),
         ("from", &places.file("text.db"), "file is not a database"),
         ("from", &places.file("alien.db"), "there is no store in "),
         ("to", &places.file("text.db"), "file is not a database"),
@@ -418,7 +421,7 @@ async fn a_copy_that_fails_near_its_end_was_never_there() {
     look.execute("DROP TRIGGER fail").await.expect("an end");
     copied(&source, &target).await;
 
-    let target = shared().database().await;
+    let target = shared().database();
     server_at(&target).await.stop().await;
     let mut look = connect(&target).await;
     let fail = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not today'; END$$;
@@ -436,7 +439,7 @@ async fn a_slow_database_is_waited_for() {
     let places = Places::new();
     let source = places.file("old.db");
     furnish(&source).await;
-    let target = shared().database().await;
+    let target = shared().database();
     server_at(&target).await.stop().await;
     let mut look = connect(&target).await;
     // Slower than any statement of a server may be.
@@ -488,7 +491,7 @@ async fn kill_half_way(from: &str, to: &str) {
 async fn a_copy_that_was_killed_was_never_there_and_the_next_one_succeeds() {
     let places = Places::new();
     furnish_well(&places, "1.db").await;
-    let stations = [places.file("1.db"), shared().database().await, places.file("3.db")];
+    let stations = [places.file("1.db"), shared().database(), places.file("3.db")];
     for pair in stations.windows(2) {
         let (from, to) = (&pair[0], &pair[1]);
         kill_half_way(from, to).await;
@@ -510,7 +513,7 @@ async fn a_copy_that_was_killed_was_never_there_and_the_next_one_succeeds() {
 
 /// The same into new places that are looked at before anything else comes.
 async fn kill_and_look(from: &str, places: &Places) {
-    for to in [places.file("spare.db"), shared().database().await] {
+    for to in [places.file("spare.db"), shared().database()] {
         kill_half_way(from, &to).await;
         assert!(is_blank(&to).await);
         for suffix in ["", "-wal", "-shm", "-owner"] {

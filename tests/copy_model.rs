@@ -1,12 +1,13 @@
 //! A store that was copied is the same store: random ones, from one engine to the other and back,
 //! compared with the model and, for what the model does not know, cell by cell.
 
-#![allow(dead_code)] // of the ground for `store_contract` this uses a part
+#![allow(dead_code, unused_imports)] // of the ground for `store_contract` this uses a part
 
 #[path = "support/store/mod.rs"]
 mod store;
 
 use channelstream::copy::copy;
+use expect_test::expect;
 use store::{Db, Engine, Postgres, Sqlite, history_size, random};
 
 async fn copied(from: &str, to: &str) {
@@ -74,4 +75,26 @@ fn a_copy_is_the_same_store() {
         moved(db, Postgres::new()).await?;
         life_goes_on(db, 904).await
     });
+}
+
+/// Whoever changes the layout finds here that a copy has to know of it, and says so below when it does.
+#[tokio::test]
+async fn a_copy_knows_the_whole_layout() {
+    let db = Db::fresh(Sqlite::new()).await;
+    let layout = "SELECT t.name || ': ' || group_concat(c.name, ' ')
+                  FROM sqlite_schema AS t JOIN pragma_table_xinfo(t.name) AS c
+                  WHERE t.type = 'table' AND t.name NOT IN ('refinery_schema_history', 'sqlite_sequence')
+                  GROUP BY t.name ORDER BY t.name";
+    let layout = db.engine().rows(layout).await.join("\n");
+    expect![[r#"
+        channels: id name uuid notify_presence store_history history_size broadcast_presence_with_user_lists notify_state store_frames replay_size history_ttl last_active trimmed deleted
+        connections: id user opened head
+        epochs: number id after
+        forgotten_users: name trimmed
+        inbox: user position
+        log: position channel kind uuid about edit sender timestamp edited audience body committed
+        memberships: user channel floor left
+        meta: id head last_batch clean
+        subscriptions: connection channel
+        users: id name uuid state public_keys created last_active trimmed"#]].assert_eq(&layout);
 }

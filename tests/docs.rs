@@ -19,7 +19,7 @@ The file is read as Python's `configparser` reads it: comments have lines of the
 value may go on in lines that begin with blanks, `%%` means `%`. An unknown key, a key given twice, or a value that does
 not fit stops the start with a sentence that names the place. Changes count from the next start.
 
-Two keys are read and checked but have no effect in this release: `tail_memory` and `metrics_token`.
+One key is read and checked but has no effect in this release: `metrics_token`.
 
 This page is made from the table in [src/config/keys.rs](../src/config/keys.rs); `UPDATE_DOCS=1 cargo test --test docs`
 writes it anew.

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message;
 
 /// Every endpoint that reads a signed body of its own, and whether it takes a list.
-const SIGNED: [(&str, &str, bool); 9] = [
+const SIGNED: [(&str, &str, bool); 12] = [
     ("POST", "/connect", false),
     ("POST", "/subscribe", false),
     ("POST", "/unsubscribe", false),
@@ -25,6 +25,9 @@ const SIGNED: [(&str, &str, bool); 9] = [
     ("DELETE", "/message", true),
     ("POST", "/channel_config", false),
     ("POST", "/info", false),
+    ("POST", "/history", false),
+    ("DELETE", "/user", false),
+    ("DELETE", "/channel", false),
 ];
 
 // ---- The server under attack ----
@@ -369,6 +372,52 @@ const TIME: Kind = Kind {
     ],
     accepted: &[r#""2010-01-01 01:01""#, r#""9999-12-31T23:59:59.999999-23:59""#],
 };
+/// The last two refused are cursors that nobody gave out.
+const SINCE: Kind = Kind {
+    refused: &[
+        "null",
+        "true",
+        "5",
+        "[]",
+        "{}",
+        r#""""#,
+        r#""x""#,
+        r#""Earliest""#,
+        r#""2010-01-01T01""#,
+        r#""A-1""#,
+        r#""a-01""#,
+        r#""a-9223372036854775808""#,
+        r#""\ud800""#,
+        r#""a-0""#,
+        r#""2010-11""#,
+    ],
+    accepted: &[
+        r#""earliest""#,
+        r#""2010-01-01T01:01Z""#,
+        r#""9999-12-31T23:59:59.999999-23:59""#,
+        r#""0001-01-01 00:00+23:59""#,
+    ],
+};
+const CURSOR: Kind = Kind {
+    refused: &[
+        "null",
+        "true",
+        "5",
+        "[]",
+        "{}",
+        r#""""#,
+        r#""x""#,
+        r#""earliest""#,
+        r#""a-01""#,
+        r#""\ud800""#,
+        r#""a-0""#,
+    ],
+    accepted: &[],
+};
+const PAGE: Kind = Kind {
+    refused: &["null", "0", "-1", "1001", "1e400", "[]", "{}", r#""""#, r#""1.5""#, "4294967296", r#""\ud800""#],
+    accepted: &["1", "1000", "2.9", r#"" 12 ""#, "true"],
+};
 const CONFIGS: Kind = Kind {
     refused: &[
         "null",
@@ -395,6 +444,7 @@ const FIELDS: &[(&str, &str, &str, &str, Kind)] = &[
     ("POST", "/connect", r#"{"username": "a", "user_state": @}"#, "user_state", MAP),
     ("POST", "/connect", r#"{"username": "a", "state_public_keys": @}"#, "state_public_keys", NAMES),
     ("POST", "/connect", r#"{"username": "a", "channel_configs": @}"#, "channel_configs", CONFIGS),
+    ("POST", "/connect", r#"{"username": "a", "channels": ["a"], "since": @}"#, "since", SINCE),
     ("POST", "/connect", r#"{"username": "a", "info": @}"#, "info", OBJECT),
     ("POST", "/connect", r#"{"username": "a", "info": {"include_history": @}}"#, "info", FLAG),
     ("POST", "/connect", r#"{"username": "a", "info": {"include_users": @}}"#, "info", FLAG),
@@ -442,6 +492,9 @@ const FIELDS: &[(&str, &str, &str, &str, Kind)] = &[
     ("POST", "/channel_config", r#"{"a": {"notify_state": @}}"#, "notify_state", FLAG),
     ("POST", "/channel_config", r#"{"a": {"store_frames": @}}"#, "store_frames", FLAG),
     ("POST", "/channel_config", r#"{"a": {"replay_size": @}}"#, "replay_size", SIZE),
+    ("POST", "/history", r#"{"channel": "bystanders", "limit": @}"#, "limit", PAGE),
+    ("POST", "/history", r#"{"channel": "bystanders", "before": @}"#, "before", CURSOR),
+    ("POST", "/history", r#"{"user": "bystander", "after": @}"#, "after", CURSOR),
     ("POST", "/info", r#"{"info": @}"#, "info", OBJECT),
     ("POST", "/info", r#"{"info": {"include_history": @}}"#, "info", FLAG),
     ("POST", "/info", r#"{"info": {"include_users": @}}"#, "info", FLAG),
@@ -487,6 +540,20 @@ async fn every_field_refuses_what_it_cannot_be() {
         for value in NAME.refused.iter().skip(1) {
             target.refuses(method, "/message", &channel(value), &[422]).await;
         }
+    }
+    for (key, what) in [("channel", "a channel"), ("user", "a user")] {
+        for value in NAME.refused {
+            target.refuses("POST", "/history", &format!(r#"{{"{key}": {value}}}"#), &[422]).await;
+            target.refuses("DELETE", &format!("/{key}"), &format!(r#"{{"{key}": {value}}}"#), &[422]).await;
+        }
+        for value in [r#""nowhere""#, r#""\u0001\ud83d\ude00""#] {
+            let faults = target.refuses("POST", "/history", &format!(r#"{{"{key}": {value}}}"#), &[404]).await;
+            assert_eq!(faults, json!({key: [what.replace("a ", "Unknown ")]}));
+            target.refuses("DELETE", &format!("/{key}"), &format!(r#"{{"{key}": {value}}}"#), &[404]).await;
+        }
+    }
+    for body in ["{}", r#"{"channel": "a", "user": "a"}"#, r#"{"channel": "a", "user": null}"#] {
+        target.refuses("POST", "/history", body, &[422]).await;
     }
     for value in SIZE.refused.iter().skip(1).chain(&["0"]) {
         target.refuses("POST", "/channel_config", &ttl(value), &[422]).await;

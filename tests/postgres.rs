@@ -3,9 +3,9 @@
 //!
 //! What all engines promise is in `store_contract` and in the tests that run on every engine.
 
-mod support;
 #[path = "support/proxy.rs"]
 mod proxy;
+mod support;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ async fn server_at(url: &str) -> TestServer {
 /// A server whose database is behind a proxy.
 async fn server_behind_a_proxy() -> (TestServer, Proxy, String) {
     let database = shared();
-    let url = database.database().await;
+    let url = database.database();
     let proxy = Proxy::start(database.port()).await;
     (server_at(&proxy.through(&url, database.port())).await, proxy, url)
 }
@@ -142,7 +142,7 @@ async fn say(client: &Client, n: i64) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_crashes_under_load_loses_and_doubles_nothing() {
     let mut database = PostgresServer::start();
-    let server = server_at(&database.database().await).await;
+    let server = server_at(&database.database()).await;
     let _bystander = Socket::open(&server, &server.connect("ann", &["quick"]).await).await;
     let load = Load::start(&server).await;
     for _ in 0..4 {
@@ -256,7 +256,7 @@ async fn what_hung_and_was_kept_after_all_is_shown() {
 /// and since nobody holds the lock the store is taken over again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_was_taken_is_let_go_of() {
-    let url = shared().database().await;
+    let url = shared().database();
     let server = server_at(&url).await;
     let id = server.connect("ann", &["room"]).await;
     let open = async |since: &str| {
@@ -266,7 +266,7 @@ async fn a_store_that_was_taken_is_let_go_of() {
     listener.take(1).await;
     server.say("room", [1]).await;
     let shown = listener.next().await;
-    let epoch = server.server().hub().expect("an owner").epoch().clone();
+    let epoch = server.hub().epoch().clone();
 
     let mut other = connect(&url).await;
     other.execute("UPDATE meta SET owner = gen_random_uuid()").await.expect("another owner");
@@ -277,14 +277,14 @@ async fn a_store_that_was_taken_is_let_go_of() {
     say(&server, 2).await;
     assert_eq!(numbers(&[listener.next().await]), [2]);
     assert_eq!(server.history("room").await, [1, 2]);
-    assert_eq!(server.server().hub().expect("an owner").epoch(), &epoch, "the numbering goes on");
+    assert_eq!(server.hub().epoch(), &epoch, "the numbering goes on");
 }
 
 /// As after a failover to a standby that had not got everything: what was shown of the log and is not
 /// in it any more must not be continued from.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_went_back_in_time_begins_a_new_epoch() {
-    let url = shared().database().await;
+    let url = shared().database();
     let server = server_at(&url).await;
     let id = server.connect("ann", &["room"]).await;
     let open = async |since: &str| {
@@ -307,7 +307,11 @@ async fn a_database_that_went_back_in_time_begins_a_new_epoch() {
     assert_eq!(server.history("room").await, [1, 2, 3, 7]);
     let cursors: Vec<&str> = shown.iter().map(|frame| frame["cursor"].as_str().expect("a cursor")).collect();
     let frames = open(cursors[2]).await.take(2).await;
-    assert_eq!((numbers(&frames[..1]), &frames[1]["gaps"]), (vec![7], &json!([])), "what is still true can be continued");
+    assert_eq!(
+        (numbers(&frames[..1]), &frames[1]["gaps"]),
+        (vec![7], &json!([])),
+        "what is still true can be continued"
+    );
     let marker = open(cursors[4]).await.next().await;
     assert_eq!(marker["gaps"], json!([{"channel": "room", "reason": "unknown_cursor"}]), "{marker}");
 }
@@ -315,7 +319,7 @@ async fn a_database_that_went_back_in_time_begins_a_new_epoch() {
 /// Stores in several schemas of one database have an owner each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schemas_are_stores_of_their_own() {
-    let url = shared().database().await;
+    let url = shared().database();
     connect(&url).await.execute("CREATE SCHEMA one; CREATE SCHEMA two").await.expect("schemas");
     let one = server_at(&format!("{url}?options[search_path]=one")).await;
     let two = server_at(&format!("{url}?options[search_path]=two")).await;
@@ -340,7 +344,7 @@ fn refusal(url: &str) -> String {
 #[tokio::test]
 async fn what_is_wrong_with_a_database_is_told() {
     let server = shared();
-    let url = server.database().await;
+    let url = server.database();
     let mut admin = connect(&server.url("postgres")).await;
     for statement in [
         "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'",
@@ -364,7 +368,7 @@ async fn what_is_wrong_with_a_database_is_told() {
         }
         assert!(!sentence.contains("secret"), "{sentence}");
     }
-    let newer = server.database().await;
+    let newer = server.database();
     drop(server_at(&newer).await);
     let later = "INSERT INTO refinery_schema_history VALUES (99, 'later', '2030-01-01T00:00:00Z', '1')";
     connect(&newer).await.execute(later).await.expect("a migration of a later release");
@@ -374,7 +378,7 @@ async fn what_is_wrong_with_a_database_is_told() {
 /// A log has the place of the database and no password.
 #[tokio::test]
 async fn a_log_tells_no_password() {
-    let url = shared().database().await.replace("postgres@", "postgres:a-password@");
+    let url = shared().database().replace("postgres@", "postgres:a-password@");
     let process = Process::start(&[("database_url", &url), ("log_level", "debug")]).await;
     process.connect("ann", &["room"]).await;
     let log = process.log();

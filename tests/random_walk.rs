@@ -139,6 +139,12 @@ impl Random {
             7 if self.percent(10) => vec!["restart".to_owned()],
             // Alone: what else names a message that goes with its user may be said before or after.
             7 if self.percent(30) => vec![format!("forget {} idle {}", join(USERS), self.one(&["1", "20", "100"]))],
+            7 if self.percent(40) => vec![format!("delete user {}", self.one(&USERS))],
+            // Alone: it is the store that says up to where.
+            7 if self.percent(30) => {
+                let (user, id, to) = (self.one(&USERS), self.one(&CONNECTIONS), self.some(&CHANNELS));
+                vec![format!("{user} connects {id} to {to} since {}s", self.below(400))]
+            }
             // Alone: it is the store that says of which channels.
             7 if self.percent(40) => vec!["expire messages".to_owned()],
             _ => {
@@ -166,7 +172,11 @@ impl Random {
                 let with = self.maybe(30, |random| format!(" with {}", random.state()));
                 let fresh = self.maybe(30, |random| format!(" fresh {}", random.state()));
                 let public = self.maybe(30, |random| format!(" public {}", random.some(&KEYS)));
-                format!("{user} connects {id}{to}{with}{fresh}{public} configured {}", self.settings())
+                let since = self.maybe(25, |random| {
+                    let position = format!("#{}", random.below(60));
+                    format!(" since {}", random.one(&["earliest", "elsewhere", &position, &position]))
+                });
+                format!("{user} connects {id}{to}{since}{with}{fresh}{public} configured {}", self.settings())
             }
             6..9 => {
                 let (id, to) = (self.one(&CONNECTIONS), self.some(&CHANNELS));
@@ -206,6 +216,7 @@ impl Random {
                 let deletions = names.into_iter().map(|name| format!("{name} in {}", self.place()));
                 format!("delete {}", deletions.collect::<Vec<_>>().join("; "))
             }
+            36 if self.percent(60) => format!("delete channel {}", self.one(&CHANNELS)),
             36..39 => "sweep".to_owned(),
             _ => "expire floors".to_owned(),
         }

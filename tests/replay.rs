@@ -55,6 +55,13 @@ over_all_ways! {
     unsubscribing_ends_a_floor
     another_connection_holds_a_floor
     a_floor_lasts_for_the_resume_window
+    a_back_end_lowers_and_raises_the_floor
+    a_floor_after_a_time
+    a_floor_below_what_retention_left_is_a_gap
+
+    a_channel_of_a_deleted_name_tells_of_the_gap
+    a_user_of_a_deleted_name_is_told_of_the_gap
+    a_listener_of_a_deleted_user_is_closed
 
     unlogged_frames_come_from_memory_without_cursor
     a_listener_without_cursor_gets_no_marker
@@ -900,6 +907,180 @@ async fn a_floor_lasts_for_the_resume_window(way: Way) {
     assert_eq!(marker["gaps"], json!([{"channel": "room", "reason": "floor"}]));
     let (frames, _) = come_back(way, &server, &id, cursor(&said[0])).await;
     assert_eq!(numbers(&frames), [3]);
+}
+
+/// Lets a user in whose floors the back end sets; gives the connection's id.
+async fn connect_since(server: &TestServer, user: &str, id: Option<&str>, channels: &[&str], since: &str) -> String {
+    let mut body = json!({"username": user, "channels": channels, "since": since});
+    if let Some(id) = id {
+        body["conn_id"] = json!(id);
+    }
+    server.post("/connect", body).await["conn_id"].as_str().expect("an id").to_owned()
+}
+
+async fn a_back_end_lowers_and_raises_the_floor(way: Way) {
+    let mut server = TestServer::start().await;
+    with_history(&server, &["room", "other"]).await;
+    let start = server.post("/connect", json!({"username": "bob"})).await;
+    let said = server.say("room", 1..4).await;
+    server.say("other", 4..6).await;
+    let id = server.connect("ann", &["room", "other"]).await;
+    let from_floors = async |server: &TestServer, id: &str, expected: &[i64]| {
+        let (frames, marker) = come_back(way, server, id, "").await;
+        assert_eq!((numbers(&frames), &marker["gaps"]), (expected.to_vec(), &json!([])));
+        server.listeners(0).await;
+    };
+    server.say("other", [6]).await;
+    for restart in [false, true] {
+        if restart {
+            server.restart().await;
+        }
+        assert_eq!(connect_since(&server, "ann", Some(&id), &["room"], "earliest").await, id);
+        from_floors(&server, &id, &[1, 2, 3, 6]).await;
+        connect_since(&server, "ann", Some(&id), &["room"], cursor(&said[1])).await;
+        from_floors(&server, &id, &[3, 6]).await;
+        connect_since(&server, "ann", Some(&id), &["room"], cursor(&start)).await;
+        from_floors(&server, &id, &[1, 2, 3, 6]).await;
+    }
+    server.restart().await;
+    from_floors(&server, &id, &[1, 2, 3, 6]).await;
+    // It is the user's, not the connection's.
+    let second = connect_since(&server, "ann", None, &["room"], cursor(&said[2])).await;
+    from_floors(&server, &id, &[6]).await;
+    from_floors(&server, &second, &[0; 0]).await;
+    let (frames, marker) = come_back(way, &server, &second, cursor(&start)).await;
+    assert_eq!((frames.len(), &marker["gaps"]), (0, &json!([{"channel": "room", "reason": "floor"}])));
+}
+
+async fn a_floor_after_a_time(way: Way) {
+    let server = TestServer::start().await;
+    with_history(&server, &["room"]).await;
+    server.say("room", [1]).await;
+    let pause = Duration::from_millis(30);
+    tokio::time::sleep(pause).await;
+    let time = chrono::Utc::now();
+    tokio::time::sleep(pause).await;
+    server.say("room", 2..4).await;
+    let zone = chrono::FixedOffset::east_opt(2 * 3600).expect("a zone");
+    let later = time + Duration::from_secs(3600);
+    for (since, expected) in [
+        (time.to_rfc3339(), &[2, 3][..]),
+        (time.naive_utc().to_string(), &[2, 3]),
+        (time.with_timezone(&zone).to_rfc3339(), &[2, 3]),
+        ("1999-12-31T23:59:59Z".to_owned(), &[1, 2, 3]),
+        (later.to_rfc3339(), &[]),
+    ] {
+        let id = connect_since(&server, "ann", None, &["room"], &since).await;
+        let (frames, marker) = come_back(way, &server, &id, "").await;
+        assert_eq!((numbers(&frames), &marker["gaps"]), (expected.to_vec(), &json!([])), "{since}");
+    }
+}
+
+async fn a_floor_below_what_retention_left_is_a_gap(way: Way) {
+    let server = TestServer::start().await;
+    server.configure("room", json!({"store_history": true, "history_size": 5, "replay_size": 5})).await;
+    with_history(&server, &["other"]).await;
+    server.say("room", [0]).await;
+    overfill(&server, "room").await;
+    server.say("room", [900]).await;
+    let left = server.history("room").await;
+    let other = server.say("other", [901]).await;
+    for (since, gaps) in
+        [("earliest", json!([{"channel": "room", "reason": "trimmed"}])), (cursor(&other[0]), json!([]))]
+    {
+        let id = connect_since(&server, "ann", None, &["room", "other"], since).await;
+        let (frames, marker) = come_back(way, &server, &id, "").await;
+        assert_eq!(marker["gaps"], gaps, "{since}");
+        let frames: Vec<Value> = frames.into_iter().filter(|frame| frame["channel"] == "room").collect();
+        match since {
+            "earliest" => assert!(numbers(&frames).ends_with(&left), "{frames:?}"),
+            _ => assert_eq!(frames.len(), 0),
+        }
+    }
+}
+
+// ---- After a deletion ----
+
+async fn a_channel_of_a_deleted_name_tells_of_the_gap(way: Way) {
+    let mut server = TestServer::start().await;
+    with_history(&server, &["room", "quiet", "other"]).await;
+    let ann = Reader::connect(way, &server, "ann", &["room", "quiet", "other"]).await;
+    let (id, start) = ann.drop(&server).await;
+    server.say("room", 1..3).await;
+    let last = server.say("room", [3]).await;
+    let other = server.say("other", [4]).await;
+    for channel in ["room", "quiet"] {
+        let gone = server.ask("DELETE", "/channel", json!({"channel": channel})).await;
+        assert_eq!(gone, json!({"channel": channel}));
+    }
+    // It is not its channel any more.
+    let (frames, marker) = come_back(way, &server, &id, &start).await;
+    assert_eq!((numbers(&frames), &marker["gaps"]), (vec![4], &json!([])));
+    with_history(&server, &["room", "quiet"]).await;
+    subscribe(&server, &id, &["room", "quiet"]).await;
+    server.say("room", [5]).await;
+    let gap = |reason: &str| json!([{"channel": "room", "reason": reason}]);
+    for restart in [false, true] {
+        if restart {
+            server.restart().await;
+        }
+        // Its floor is where it was subscribed again, after all that is gone.
+        let (frames, marker) = come_back(way, &server, &id, &start).await;
+        assert_eq!((numbers(&frames), &marker["gaps"]), (vec![4, 5], &gap("floor")));
+        for since in [cursor(&last[0]), cursor(&other[0])] {
+            let (frames, marker) = come_back(way, &server, &id, since).await;
+            assert_eq!((numbers(&frames).last(), &marker["gaps"]), (Some(&5), &json!([])), "nothing was missed");
+        }
+    }
+    connect_since(&server, "ann", Some(&id), &["room", "quiet"], &start).await;
+    for since in [&start, ""] {
+        let (frames, marker) = come_back(way, &server, &id, since).await;
+        assert_eq!((numbers(&frames), &marker["gaps"]), (vec![4, 5], &gap("trimmed")));
+    }
+}
+
+async fn a_user_of_a_deleted_name_is_told_of_the_gap(way: Way) {
+    let mut server = TestServer::start().await;
+    with_history(&server, &["room"]).await;
+    let start = Reader::connect(way, &server, "ann", &[]).await.drop(&server).await.1;
+    server.connect("bob", &[]).await;
+    let letters = [private(&server, &["ann"], 1).await, private(&server, &["ann"], 2).await];
+    server.say("room", [3]).await;
+    for user in ["ann", "bob"] {
+        assert_eq!(server.ask("DELETE", "/user", json!({"user": user})).await, json!({"user": user}));
+    }
+    let ids = [server.connect("ann", &[]).await, server.connect("bob", &[]).await];
+    private(&server, &["ann", "bob"], 4).await;
+    for restart in [false, true] {
+        if restart {
+            server.restart().await;
+        }
+        for since in [&start, cursor(&letters[0])] {
+            let (frames, marker) = come_back(way, &server, &ids[0], since).await;
+            assert_eq!((numbers(&frames), &marker["gaps"]), (vec![4], &json!([{"user": "ann", "reason": "floor"}])));
+        }
+        for (id, since) in [(&ids[0], cursor(&letters[1])), (&ids[1], &start), (&ids[0], "")] {
+            let (frames, marker) = come_back(way, &server, id, since).await;
+            assert_eq!((numbers(&frames), &marker["gaps"]), (vec![4], &json!([])), "nothing was missed");
+        }
+    }
+}
+
+async fn a_listener_of_a_deleted_user_is_closed(way: Way) {
+    let server = TestServer::start().await;
+    with_history(&server, &["room"]).await;
+    let mut ann = Reader::connect(way, &server, "ann", &["room"]).await;
+    if way == Way::LongPoll {
+        server.say("room", [1]).await;
+        assert_eq!(numbers(&ann.live(1).await), [1]);
+    }
+    server.ask("DELETE", "/user", json!({"user": "ann"})).await;
+    match &mut ann.stream {
+        Stream::Socket(socket) => assert_eq!(socket.closed().await, 4001),
+        Stream::Events(events) => assert_eq!(in_time("the end", events.array()).await, None),
+        Stream::Polls => assert_eq!(server.get(&way.path(&ann.id, &ann.cursor)).await.status, 401),
+    }
+    server.listeners(0).await;
 }
 
 // ---- And else ----

@@ -8,7 +8,6 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,8 @@ use channelstream::domain::position::Cursor;
 use channelstream::domain::replay::Since;
 use channelstream::domain::settings::SettingsPatch;
 use channelstream::domain::state::{PublicKeys, UserState};
+use channelstream::domain::tails::TailLimits;
+use channelstream::domain::user::FloorAt;
 use channelstream::domain::view::InfoOptions;
 use channelstream::hub::{Backlog, Hub, HubOptions, Listener};
 use channelstream::mailbox::Mail;
@@ -29,9 +30,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Connection};
-use support::Random;
+use support::{Looking, Random, new_store};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -42,16 +41,17 @@ const MAX_QUEUE_BYTES: usize = 3_000;
 
 // ---- The hub, spoken to by names ----
 
-/// A hub over a file.
+/// A hub over a store.
 struct Ground {
-    directory: TempDir,
+    _directory: TempDir,
+    url: String,
     hub: Option<Arc<Hub>>,
     resume_window: Duration,
-    /// Looks into the file.
-    looking: Option<SqliteConnection>,
+    tails: TailLimits,
+    looking: Option<Looking>,
 }
 
-/// What the file holds.
+/// What the store holds.
 #[derive(Debug, Default)]
 struct Held {
     log: BTreeSet<u64>,
@@ -113,22 +113,23 @@ impl Said {
 
 impl Ground {
     async fn new() -> Self {
+        Self::with_tails(TailLimits::default()).await
+    }
+
+    async fn with_tails(tails: TailLimits) -> Self {
         let directory = tempfile::tempdir().expect("a temporary folder");
-        let mut ground = Self { directory, hub: None, resume_window: Duration::from_secs(3600), looking: None };
+        let resume_window = Duration::from_secs(3600);
+        let url = new_store(directory.path());
+        let mut ground = Self { _directory: directory, url, hub: None, resume_window, tails, looking: None };
         ground.start().await;
         ground
     }
 
-    fn path(&self) -> impl AsRef<Path> {
-        self.directory.path().join("store.db")
-    }
-
     async fn start(&mut self) {
-        let url = format!("sqlite://{}", self.path().as_ref().display());
         let started = Instant::now();
         // After a crash whatever was under way has to end first.
         let (store, start) = loop {
-            match store::open(&url, &Synchronous::Normal.into()).await {
+            match store::open(&self.url, &Synchronous::Normal.into()).await {
                 Ok(opened) => break opened,
                 Err(error) if started.elapsed() > support::PATIENCE => panic!("{error}"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
@@ -139,18 +140,18 @@ impl Ground {
             resume_window: self.resume_window,
             commit_timeout: support::PATIENCE,
             max_queue_bytes: MAX_QUEUE_BYTES,
+            tails: self.tails,
             max_listeners: None,
             attach_rate: None,
         };
         self.hub = Some(Hub::start(store, start, options).await.expect("a hub"));
-        let looking = SqliteConnectOptions::new().filename(self.path()).read_only(true).connect().await;
-        self.looking = Some(looking.expect("a reader of the file"));
+        self.looking = Some(Looking::at(&self.url).await);
     }
 
     /// Nobody may listen any more.
     async fn restart(&mut self, end: End) {
         if let Some(looking) = self.looking.take() {
-            looking.close().await.expect("a reader that closes");
+            looking.close().await;
         }
         let hub = self.hub.take().expect("a hub");
         if end == End::Stop {
@@ -166,21 +167,29 @@ impl Ground {
     }
 
     async fn held(&mut self) -> Held {
-        let looking = self.looking.as_mut().expect("a reader of the file");
-        let log: Vec<(i64,)> =
-            sqlx::query_as("SELECT position FROM log").fetch_all(&mut *looking).await.expect("a log");
-        let inboxes: Vec<(String, i64)> =
-            sqlx::query_as("SELECT users.name, inbox.position FROM inbox JOIN users ON users.id = inbox.user")
-                .fetch_all(&mut *looking)
-                .await
-                .expect("inboxes");
+        let looking = self.looking.as_mut().expect("a reader of the store");
+        let log = looking.rows("SELECT CAST(position AS TEXT) FROM log").await;
+        let inboxes = r#"SELECT CAST(inbox.position AS TEXT) || ' ' || users.name
+                         FROM inbox JOIN users ON users.id = inbox."user""#;
+        let inboxes = looking.rows(inboxes).await;
+        let position = |text: &str| text.parse().expect("a position");
+        let inbox = |row: &String| row.split_once(' ').map(|(at, name)| (name.to_owned(), position(at)));
         Held {
-            log: log.into_iter().map(|(position,)| position as u64).collect(),
-            inboxes: inboxes.into_iter().map(|(name, position)| (name, position as u64)).collect(),
+            log: log.iter().map(|text| position(text)).collect(),
+            inboxes: inboxes.iter().filter_map(inbox).collect(),
         }
     }
 
     async fn connect(&self, name: &str, channels: &[&str]) -> ConnectionId {
+        self.connect_since(name, channels, None).await
+    }
+
+    /// `since`: where the application puts the user's floors.
+    async fn connect_since(&self, name: &str, channels: &[&str], since: Option<u64>) -> ConnectionId {
+        let since = since.map(|position| match self.after(position) {
+            Since::Floors => FloorAt::Earliest,
+            Since::Cursor(cursor) => FloorAt::Cursor(cursor),
+        });
         let connect = Connect {
             user: user(name),
             user_uuid: Uuid::new_v4(),
@@ -191,6 +200,7 @@ impl Ground {
             user_state: UserState::default(),
             public_keys: PublicKeys::default(),
             channel_configs: Default::default(),
+            since,
             info: InfoOptions::default(),
         };
         self.hub().perform(connect, 0).await.expect("a connection").id
@@ -472,6 +482,72 @@ async fn what_was_said_while_out_is_not_shown_after_an_overflow() {
     ground.subscribe(id, "talk").await;
     overflow(&ground, "news", 0..50).await;
     assert_eq!(numbers(&read(backlog).await.frames), (0..50).collect::<Vec<_>>());
+}
+
+// ---- Memory and store tell the same ----
+
+#[tokio::test]
+async fn a_deletion_that_is_deleted_again_is_the_same_from_memory_and_from_the_store() {
+    let mut ground = Ground::new().await;
+    let ids = [ground.connect("ann", &[]).await, ground.connect("bob", &[]).await, ground.connect("eve", &[]).await];
+    let to = |names: &[&str]| Said {
+        place: None,
+        only: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..Said::to("nowhere", 1)
+    };
+    let said = to(&["ann", "bob"]);
+    ground.post(std::slice::from_ref(&said)).await;
+    ground.delete(&said).await;
+    // Whoever it names now: it is the two who have it.
+    ground.delete(&Said { uuid: said.uuid, ..to(&["ann", "eve"]) }).await;
+    ground.post(&[to(&["ann", "bob", "eve"])]).await;
+    let mut told = Vec::new();
+    for restart in [false, true] {
+        if restart {
+            ground.restart(End::Stop).await;
+        }
+        let mut all = Vec::new();
+        for id in ids {
+            for position in 0..=4 {
+                let Replay { frames, marker } = ground.replay(id, &ground.after(position)).await;
+                all.push((frames, marker["gaps"].clone()));
+            }
+        }
+        told.push(all);
+    }
+    assert_eq!(told[0], told[1]);
+}
+
+#[tokio::test]
+async fn what_is_past_its_time_is_the_same_from_memory_and_from_the_store() {
+    let mut ground = Ground::new().await;
+    ground.configure("news", SettingsPatch { history_ttl: Some(Some(2)), ..keeping(100) }).await;
+    let id = ground.connect("ann", &["news"]).await;
+    let first = Said::to("news", 1);
+    ground.post(&[first.clone(), Said::to("news", 2)]).await;
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    ground.edit(&first, 3).await;
+    ground.say("news", [4]).await;
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    let mut told = Vec::new();
+    for restart in [false, true] {
+        if restart {
+            // More than two seconds: all would be past its time.
+            ground.configure("news", SettingsPatch { history_ttl: Some(Some(60)), ..keeping(100) }).await;
+            ground.restart(End::Stop).await;
+        }
+        let mut all = Vec::new();
+        for position in 0..=4 {
+            let Replay { frames, marker } = ground.replay(id, &ground.after(position)).await;
+            all.push((numbers(&frames), gaps(&marker).into_values().collect::<Vec<_>>()));
+        }
+        told.push(all);
+    }
+    let trimmed = || vec!["trimmed".to_owned()];
+    let gone = [(vec![4], trimmed()), (vec![4], trimmed()), (vec![4], trimmed()), (vec![4], vec![]), (vec![], vec![])];
+    assert_eq!(told[0], gone);
+    let back = [vec![3, 2, 4], vec![2, 3, 4], vec![3, 4], vec![4], vec![]].map(|numbers| (numbers, vec![]));
+    assert_eq!(told[1], back, "what is there longer after all");
 }
 
 // ---- Floors whose changes come together ----
@@ -808,16 +884,18 @@ struct Schedule {
     told: BTreeSet<(ConnectionId, String)>,
     next_n: u64,
     story: Vec<String>,
+    /// How often hubs before the present one asked the store.
+    reads: u64,
 }
 
 impl Schedule {
-    async fn new(seed: u64) -> Self {
+    async fn new(seed: u64, tails: TailLimits) -> Self {
         let mut random = Random::new(seed);
         let users = (0..4).map(|_| USERS[random.below(3) as usize].to_owned());
         let devices = users.map(|user| Device { user, ..Device::default() }).collect();
-        let ground = Ground::new().await;
+        let ground = Ground::with_tails(tails).await;
         let (model, told) = (Model::default(), BTreeSet::new());
-        Self { random, ground, model, devices, told, next_n: 1, story: Vec::new() }
+        Self { random, ground, model, devices, told, next_n: 1, story: Vec::new(), reads: 0 }
     }
 
     async fn run(&mut self) {
@@ -1077,12 +1155,22 @@ impl Schedule {
         }
         let name = self.devices[device].user.clone();
         let channels: Vec<&str> = CHANNELS.into_iter().filter(|_| self.random.below(3) > 0).collect();
-        let id = self.ground.connect(&name, &channels).await;
-        self.note(format!("device {device} of {name} connects to {channels:?}"));
+        let since = (self.random.below(4) == 0).then(|| self.random.below(self.model.head + 1));
+        if since.is_some() {
+            // What they are being shown must have been read under the old floors.
+            for other in (0..self.devices.len()).filter(|other| self.devices[*other].user == name).collect::<Vec<_>>() {
+                self.read(other).await;
+            }
+        }
+        let id = self.ground.connect_since(&name, &channels, since).await;
+        self.note(format!("device {device} of {name} connects to {channels:?} since {since:?}"));
         self.model.users.insert(name.clone());
-        self.model.connections.insert(id, Connected { user: name, channels: BTreeMap::new() });
-        for name in channels {
-            self.joined(id, name);
+        self.model.connections.insert(id, Connected { user: name.clone(), channels: BTreeMap::new() });
+        for channel in channels {
+            self.joined(id, channel);
+            if let Some(position) = since {
+                self.model.floors.insert((name.clone(), channel.to_owned()), position);
+            }
         }
         self.devices[device].id = Some(id);
     }
@@ -1216,6 +1304,7 @@ impl Schedule {
         for device in 0..self.devices.len() {
             self.close(device);
         }
+        self.reads += self.ground.hub().replay_reads();
         self.ground.restart(end).await;
     }
 
@@ -1352,16 +1441,42 @@ impl Schedule {
     }
 }
 
+/// Memory reaches back as far as it ever does.
 #[tokio::test]
 async fn listeners_come_back_to_what_a_simple_model_says() {
+    run(TailLimits::default()).await;
+}
+
+/// Memory reaches back over a few entries of each place.
+#[tokio::test]
+async fn they_do_over_the_border_of_short_tails() {
+    run(TailLimits { place: 2_500, ..TailLimits::default() }).await;
+}
+
+/// Memory has room for a few entries of all places together.
+#[tokio::test]
+async fn they_do_while_tails_go_and_come() {
+    run(TailLimits { all: 4_000, ..TailLimits::default() }).await;
+}
+
+#[tokio::test]
+async fn they_do_without_tails() {
+    run(TailLimits { all: 0, ..TailLimits::default() }).await;
+}
+
+async fn run(tails: TailLimits) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let (first, count) = (number("SEED").unwrap_or(1), number("SCHEDULES").unwrap_or(40));
+    let (mut opened, mut reads) = (0, 0);
     for seed in first..first + count {
-        let mut schedule = Schedule::new(seed).await;
+        let mut schedule = Schedule::new(seed, tails).await;
         let run = std::panic::AssertUnwindSafe(schedule.run()).catch_unwind().await;
         if let Err(panic) = run {
-            eprintln!("seed {seed}, after\n    {}", schedule.story.join("\n    "));
+            eprintln!("seed {seed}, {tails:?}, after\n    {}", schedule.story.join("\n    "));
             std::panic::resume_unwind(panic);
         }
+        opened += schedule.story.iter().filter(|line| line.contains(" reads ")).count();
+        reads += schedule.reads + schedule.ground.hub().replay_reads();
     }
+    println!("{tails:?}: {opened} replays, {reads} times the store was asked");
 }

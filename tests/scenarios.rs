@@ -3433,6 +3433,272 @@ fn connections_that_come_together_get_one_floor() {
     assert_eq!(printed.last().unwrap(), "floors of ann: news after #1");
 }
 
+#[test]
+fn the_application_sets_the_floors_of_the_channels_it_names() {
+    check(
+        "
+        ann connects a1 to news, sport configured history
+        post to news 'one'; to sport 'two'; to news 'three'
+        bob connects b1 to news, sport
+        show floors @bob
+        bob connects b2 to news, talk since #1
+        show floors @bob
+        bob connects b1 to news since #2
+        show floors @bob
+        bob connects b1 to news since earliest
+        restart
+        show floors @bob
+        ",
+        expect![[r#"
+            floors of bob: news after #3, sport after #3
+            floors of bob: news after #1, sport after #3, talk after #1
+            floors of bob: news after #2, sport after #3, talk after #1
+            floors of bob: news after #0, sport after #3, talk after #1
+        "#]],
+    );
+}
+
+#[test]
+fn a_time_sets_the_floor_after_what_was_committed_by_then() {
+    check(
+        "
+        ann connects a1 to news configured history
+        post to news 'one'
+        10 seconds pass
+        post to news 'two'; to news 'three'
+        ann connects a1 to news since 9s
+        show floors @ann
+        10 seconds pass
+        ann connects a1 to news since 10s
+        show floors @ann
+        post to news 'four'
+        & ann connects a1 to news since 900s
+        & post to news 'five'
+        show floors @ann
+        ",
+        expect![[r#"
+            floors of ann: news after #1
+            floors of ann: news after #3
+            floors of ann: news after #4
+        "#]],
+    );
+}
+
+#[test]
+fn a_floor_is_not_set_after_a_cursor_that_nobody_gave_out() {
+    check(
+        "
+        ann connects a1 to news configured history
+        post to news 'one'
+        ann connects a1 to news since #2
+        & ann connects a1 to news since elsewhere
+        bob connects b1 to talk since #2
+        show floors @ann
+        show @bob
+        ",
+        expect![[r#"
+            refused: UnknownCursor
+            refused: UnknownCursor
+            refused: UnknownCursor
+            floors of ann: news after #0
+            no bob
+        "#]],
+    );
+}
+
+/// Memory goes through a batch event by event, a store kind by kind.
+#[test]
+fn a_floor_that_was_set_is_the_same_in_memory_and_store() {
+    for (before, batch, expected) in [
+        ("", "ann connects a2 to news since #1", "news after #1"),
+        ("ann connects a1 to news", "ann connects a1 to news since #1", "news after #1"),
+        ("ann connects a1 to news\n20 seconds pass", "ann connects a2 to news since #1", "news after #1"),
+        ("ann connects a1 to news\n80 seconds pass", "ann connects a2 to news since #1", "news after #1"),
+        ("", "ann connects a2 to news\n& ann connects a3 to news since #1", "news after #1"),
+        ("", "ann connects a2 to news since #1\n& ann connects a3 to news", "news after #1"),
+        ("", "ann connects a2 to news since #1\n& ann connects a3 to news since #2", "news after #2"),
+        ("ann connects a1 to news", "a1 unsubscribes from news\n& ann connects a2 to news since #1", "news after #1"),
+        ("", "ann connects a2 to news since #1\n& a2 unsubscribes from news", ""),
+        (
+            "",
+            "ann connects a2 to news since #1\n& post to news 'four'\n& ann connects a2 to talk",
+            "news after #1, talk after #4",
+        ),
+    ] {
+        let story = format!(
+            "eve connects e1 to news configured history
+            post to news 'one'; to news 'two'; to news 'three'
+            {before}
+            {batch}"
+        );
+        let expected =
+            if expected.is_empty() { "no floors of ann".to_owned() } else { format!("floors of ann: {expected}") };
+        for restart in ["", "restart\n"] {
+            let printed = run(&format!("{story}\n{restart}show floors @ann"));
+            assert_eq!(printed.last(), Some(&expected), "{story}\n{restart}");
+        }
+    }
+}
+
+// ---- Forgetting by request ----
+
+#[test]
+fn a_user_that_is_deleted_is_gone_with_its_connections() {
+    check(
+        "
+        ann connects a1 to news, sport with mood=1 configured presence history
+        ann connects a2
+        bob connects b1 to news, sport
+        a1 listens
+        a2 listens
+        b1 listens
+        post to @ann 'private' as m1
+        ? delete user ann
+        show @ann
+        a1 listens
+        ? delete user ann
+        delete user nobody
+        show news
+        ann connects a3 to news
+        show @ann
+        show floors @ann
+        a3 listens
+        ",
+        expect![[r#"
+            a1 <- catchup news: joined bob
+            a1 <- catchup sport: joined bob
+            a1, a2 <- private: message m1 'private' #1
+            b1 <- news: parted ann
+            b1 <- sport: parted ann
+            a1 <- over
+            a2 <- over
+            answer: gone
+            no ann
+            a1 <- unknown
+            answer: unknown
+            news 1c 1u of bob; users bob
+            b1 <- news: joined ann
+            ann: {}
+            floors of ann: news after #1
+        "#]],
+    );
+}
+
+#[test]
+fn a_channel_that_is_deleted_is_gone_and_its_members_stay() {
+    check(
+        "
+        ann connects a1 to news, sport configured presence history
+        ann connects a2 to news
+        bob connects b1 to news, sport
+        eve connects e1 to news
+        a1 listens
+        a2 listens
+        b1 listens
+        post to news 'one' as m1
+        ? delete channel news
+        ? delete channel news
+        show news
+        post to news 'to nobody'; to sport 'two'
+        show floors @ann
+        a2 subscribes to news
+        show settings news
+        show news
+        show floors @ann
+        edit m1 in news 'what was it'
+        ",
+        expect![[r#"
+            a1 <- catchup news: joined bob
+            a1 <- catchup news: joined eve
+            a1 <- catchup sport: joined bob
+            a2 <- catchup news: joined bob
+            a2 <- catchup news: joined eve
+            b1 <- catchup news: joined eve
+            a1, a2, b1 <- news: message m1 'one' #1
+            b1 <- news: parted ann
+            a1, a2 <- news: parted bob
+            a1, a2, b1 <- news: parted eve
+            answer: gone
+            answer: unknown
+            no news
+            a1, b1 <- sport: message 'two' #2
+            floors of ann: sport after #0
+            news: size=10 replay=100
+            news 1c 1u of ann; users ann
+            floors of ann: news after #2, sport after #0
+            a2 <- news: edit m1 'what was it'
+        "#]],
+    );
+}
+
+#[test]
+fn a_deleted_channel_tells_nobody_that_did_not_ask_for_it_and_nothing_in_a_crowd() {
+    let members = |count: u32, settings: &str| {
+        let joins = (0..count).map(|n| format!("u{n} connects c{n} to news configured {settings}"));
+        let story =
+            [joins.collect::<Vec<_>>(), vec!["c0 listens".to_owned(), "delete channel news".to_owned()]].concat();
+        run(&story.join("\n")).into_iter().filter(|line| line.contains("parted")).count()
+    };
+    assert_eq!((members(3, ""), members(3, "presence"), members(3, "presence lists")), (0, 2, 2));
+    assert_eq!((members(500, "presence"), members(501, "presence")), (499, 0));
+}
+
+#[test]
+fn what_depends_on_a_deletion_waits_for_it() {
+    check(
+        "
+        ann connects a1 to news, sport configured history presence
+        bob connects b1 to news
+        a1 listens
+        post to news 'one'
+        & delete channel news
+        & post to news 'two'
+        & bob connects b2 to news
+        ann connects a1 to news
+        & delete user bob
+        & post to @bob 'three'
+        & bob connects b3
+        show news
+        show @bob
+        show head
+        ",
+        expect![[r#"
+            a1 <- catchup news: joined bob
+            a1 <- news: message 'one' #1
+            (next batch)
+            a1 <- news: parted bob
+            (next batch)
+            (next batch)
+            (next batch)
+            (next batch)
+            news 1c 1u of ann; users ann
+            bob: {}
+            head 1
+        "#]],
+    );
+}
+
+#[test]
+fn a_deletion_is_the_same_after_a_restart() {
+    let story = "
+        ann connects a1 to news, sport configured history presence
+        bob connects b1 to news
+        ann connects a2 to news since earliest
+        post to news 'one'; to sport 'two'; to @bob 'three'; to @ann, @bob 'four'
+        delete channel news
+        delete user bob
+        post to sport 'five'
+        bob connects b2 to news configured history
+        post to news 'six'";
+    let shows = "
+        show news, sport
+        show @bob
+        show floors @ann
+        show floors @bob
+        show head";
+    assert_eq!(run(&format!("{story}{shows}")), run(&format!("{story}\nrestart{shows}")));
+}
+
 // ---- Limits ----
 
 #[test]

@@ -3,7 +3,7 @@
 mod support;
 
 use serde_json::json;
-use support::{Engine, Process, Socket, in_time, numbers, send, try_send, until};
+use support::{Process, Socket, in_time, new_store, numbers, send, try_send, until};
 use tempfile::tempdir;
 
 /// Two processes with one database; the first serves already.
@@ -17,9 +17,10 @@ async fn two(url: &str) -> (Process, Process) {
 }
 
 /// Killed, stopped in good order and killed again: each time the other one goes on.
-async fn one_serves_and_the_other_takes_over(engine: Engine) {
+#[tokio::test]
+async fn one_serves_and_the_other_takes_over() {
     let folder = tempdir().expect("a temporary folder");
-    let url = engine.url(folder.path()).await;
+    let url = new_store(folder.path());
     let (mut first, mut second) = two(&url).await;
     first.configure("room", json!({"store_history": true, "history_size": 10})).await;
     let id = first.connect("ann", &["room"]).await;
@@ -55,9 +56,10 @@ async fn one_serves_and_the_other_takes_over(engine: Engine) {
 }
 
 /// However many start at once, and make the tables at once, one serves.
-async fn of_several_that_start_at_once_one_serves(engine: Engine) {
+#[tokio::test]
+async fn of_several_that_start_at_once_one_serves() {
     let folder = tempdir().expect("a temporary folder");
-    let url = engine.url(folder.path()).await;
+    let url = new_store(folder.path());
     let mut processes: Vec<Process> = (0..5).map(|_| Process::new(&[("database_url", &url)])).collect();
     for process in &mut processes {
         process.spawn(&[]);
@@ -78,15 +80,10 @@ async fn of_several_that_start_at_once_one_serves(engine: Engine) {
 }
 
 /// Told to stop, a standby ends in good order, and the owner does not notice.
-async fn a_standby_ends_in_good_order(engine: Engine) {
+#[tokio::test]
+async fn a_standby_ends_in_good_order() {
     let folder = tempdir().expect("a temporary folder");
-    let (first, mut second) = two(&engine.url(folder.path()).await).await;
+    let (first, mut second) = two(&new_store(folder.path())).await;
     assert!(second.terminate().await.success());
     first.connect("ann", &["room"]).await;
-}
-
-on_every_engine! {
-    one_serves_and_the_other_takes_over
-    of_several_that_start_at_once_one_serves
-    a_standby_ends_in_good_order
 }

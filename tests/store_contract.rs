@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use channelstream::domain::event::Event;
 use channelstream::domain::message::{Audience, Edit, Message};
 use channelstream::domain::position::Position;
+use channelstream::domain::replay::{Doubt, GapReason};
 use channelstream::domain::settings::ChannelSettings;
-use channelstream::store::StoreError;
+use channelstream::domain::tail::Place;
+use channelstream::store::{HistoryQuery, StoreError};
 use expect_test::expect;
 use hashbrown::HashSet;
 
@@ -43,6 +45,10 @@ macro_rules! contract {
             idle_users_are_those_without_connections
             a_forgotten_user_leaves_nothing_behind
             what_a_forgotten_user_shared_stays_with_the_others
+            a_name_that_is_used_again_knows_how_far_its_inbox_went
+            a_user_is_forgotten_with_its_connections
+            a_forgotten_channel_leaves_its_name_behind
+            a_channel_of_a_forgotten_name_is_another_one
 
             history_is_the_newest_messages_oldest_first
             a_larger_history_shows_older_messages_again
@@ -52,6 +58,9 @@ macro_rules! contract {
             a_history_of_very_large_messages_is_shorter
             one_uuid_is_another_message_elsewhere
             what_is_not_logged_leaves_nothing_behind
+            a_page_of_history_is_bounded_in_bytes
+            a_page_of_history_ends_where_it_is_told_to
+            a_page_of_history_leaves_out_what_is_past_its_time
 
             an_edit_replaces_the_content
             an_edit_changes_only_what_it_names
@@ -80,9 +89,16 @@ macro_rules! contract {
             an_edit_of_what_leaves_an_inbox_in_the_same_batch
             a_channel_may_keep_nothing
 
+            a_tail_is_the_newest_entries_up_to_a_position
+            a_tail_has_bodies_of_no_more_than_so_many_bytes
+            edits_and_deletions_are_in_tails
+            several_tails_share_one_reading
+
             connections_and_subscriptions_come_and_go
             a_connection_opened_again_keeps_its_channels
             a_connection_and_all_it_needs_come_in_one_batch
+            a_floor_that_is_set_wins_over_one_that_is_held
+            a_time_is_the_newest_entry_that_was_committed_by_then
 
             a_batch_on_another_head_changes_nothing
             readers_see_whole_batches
@@ -333,6 +349,78 @@ async fn what_a_forgotten_user_shared_stays_with_the_others(db: &mut Db) {
         private #2~3 m2 @2 2010-01-01T01:01:00 edited 2020-02-02T02:02:00 ann to ["ann", "bob"]: {"text":"still for both"}
     "#]]
     .assert_eq(&db.read_held(1..=2).await);
+}
+
+async fn a_name_that_is_used_again_knows_how_far_its_inbox_went(db: &mut Db) {
+    db.users(&["ann", "bob", "cat"]).commit().await;
+    db.post(private(1, &["ann"], "{}")).post(private(2, &["ann", "bob"], "{}")).commit().await;
+    db.edit(edit(PRIVATE, 2, "{}")).commit().await;
+    db.trim_inbox("bob", 0, 0).commit().await;
+    db.forget("ann").forget("bob").forget("cat").commit().await;
+    assert_eq!(trimmed(db, "forgotten_users").await, ["ann 3", "bob 3"], "cat had nothing");
+    db.reopen().await;
+    db.users(&["ann", "cat"]).commit().await;
+    assert_eq!(trimmed(db, "users").await, ["ann 3", "cat 0"]);
+    assert_eq!(trimmed(db, "forgotten_users").await, ["bob 3"]);
+    db.user("ann", r#"{"a":1}"#, &[]).commit().await;
+    db.forget("ann").commit().await;
+    assert_eq!(trimmed(db, "forgotten_users").await, ["ann 3", "bob 3"], "and again");
+}
+
+async fn a_user_is_forgotten_with_its_connections(db: &mut Db) {
+    db.channel("news", history_size(10)).users(&["ann", "bob"]).commit().await;
+    db.connect(1, "ann").subscribe(1, "news").connect(2, "ann").connect(3, "bob").subscribe(3, "news").commit().await;
+    db.end(1).end(2).forget("ann").commit().await;
+    assert_eq!(db.read_connections().await, "k3 \"bob\": [\"news\"]\n");
+    assert_eq!(floors(db).await, ["bob 0"]);
+}
+
+async fn a_forgotten_channel_leaves_its_name_behind(db: &mut Db) {
+    let brief = ChannelSettings { history_ttl: Some(1), ..history_size(10) };
+    db.channel("news", brief).channel("chat", history_size(10)).channel("quiet", history_size(10)).users(&["ann"]);
+    db.connect(1, "ann").subscribe(1, "news").subscribe(1, "chat").commit().await;
+    db.post(message("news", 1, r#"{"text":"a secret"}"#)).posts("news", 2..=3).posts("chat", 4..=5).commit().await;
+    db.edit(edit("news", 2, "{}")).delete("news", 3).posts("chat", [6]).commit().await;
+    db.forget_channel("news").forget_channel("quiet").commit().await;
+    assert_eq!(rows_with(db, "a secret").await, [""; 0]);
+    assert_eq!(trimmed(db, "channels").await, ["chat 0", "news 7", "quiet 0"]);
+    assert_eq!(floors(db).await, [""; 0]);
+    assert_eq!(db.read_connections().await, "k1 \"ann\": [\"chat\"]\n");
+    assert_eq!(db.store().totals().await.unwrap().channels, 1);
+    let names: Vec<_> = db.store().channel_names(0, 9).await.unwrap().into_iter().map(|(_, name)| name).collect();
+    assert_eq!(names, [channel("chat")]);
+    assert!(db.store().channels(&HashSet::from([channel("news")])).await.unwrap().is_empty());
+    assert!(db.store().expired_channels(clock(1_000), 9).await.unwrap().is_empty());
+    assert_eq!(page(db, &Place::Channel(channel("news")), |_| {}).await, None);
+    // Its row still tells of the gap.
+    let doubt = |after, through| Doubt {
+        channel: Some(channel("news")),
+        after: Position(after),
+        through: Position(through),
+        reason: GapReason::Floor,
+    };
+    let found = db.store().holding(&user("ann"), &[doubt(6, 8), doubt(7, 8)]).await.unwrap();
+    assert_eq!(found, [doubt(6, 8)]);
+}
+
+async fn a_channel_of_a_forgotten_name_is_another_one(db: &mut Db) {
+    db.channel("news", history_size(10)).channel("chat", history_size(10)).users(&["ann"]).commit().await;
+    db.connect(1, "ann").subscribe(1, "news").posts("news", 1..=2).commit().await;
+    let names = HashSet::from([channel("news")]);
+    let before = db.store().channels(&names).await.unwrap();
+    db.forget_channel("news").commit().await;
+    db.channel("news", ChannelSettings::default()).commit().await;
+    let after = db.store().channels(&names).await.unwrap();
+    assert_ne!(after[&channel("news")].uuid, before[&channel("news")].uuid);
+    assert_eq!(after[&channel("news")].settings, ChannelSettings::default());
+    assert_eq!(db.read_history("news").await, "holds 0\n");
+    assert_eq!(trimmed(db, "channels").await, ["chat 0", "news 2"]);
+    // The uuids are free again, and nobody is in it.
+    db.posts("news", 1..=1).subscribe(1, "news").commit().await;
+    assert_eq!(floors(db).await, ["ann 3"]);
+    db.unsubscribe(1, "news").commit().await;
+    db.forget_channel("news").commit().await;
+    assert_eq!(trimmed(db, "channels").await, ["chat 0", "news 3"]);
 }
 
 // ---- Messages ----
@@ -933,6 +1021,88 @@ async fn a_channel_may_keep_nothing(db: &mut Db) {
     .assert_eq(&db.read_held(1..=3).await);
 }
 
+// ---- Tails ----
+
+async fn a_tail_is_the_newest_entries_up_to_a_position(db: &mut Db) {
+    db.channel("news", history_size(2)).channel("talk", history_size(2)).commit().await;
+    db.posts("news", 1..=3).posts("talk", 4..=5).posts("news", 6..=7).commit().await;
+    let news = Place::Channel(channel("news"));
+    assert_eq!(tail(db, &news, 7, 3, 1_000).await, (vec![3, 6, 7], true), "history_size does not matter");
+    assert_eq!(tail(db, &news, 7, 4, 1_000).await, (vec![2, 3, 6, 7], true));
+    assert_eq!(tail(db, &news, 7, 5, 1_000).await, (vec![1, 2, 3, 6, 7], false));
+    assert_eq!(tail(db, &news, 5, 2, 1_000).await, (vec![2, 3], true));
+    assert_eq!(tail(db, &news, 0, 2, 1_000).await, (vec![], false));
+    assert_eq!(tail(db, &Place::Channel(channel("else")), 7, 2, 1_000).await, (vec![], false));
+    db.trim_channel("news", 3, 0).commit().await;
+    let part = &db.store().tails(&[(news, Position(7))], 5, 1_000).await.expect("a tail")[0];
+    assert_eq!((part.entries.len(), part.has_older, part.trimmed), (3, false, Position(2)));
+}
+
+async fn a_tail_has_bodies_of_no_more_than_so_many_bytes(db: &mut Db) {
+    db.channel("news", history_size(10)).commit().await;
+    let body = |length: usize| format!("\"{}\"", "ż".repeat((length - 2) / 2));
+    for (number, length) in [(1, 10), (2, 300), (3, 10), (4, 20)] {
+        db.post(message("news", number, &body(length)));
+    }
+    db.commit().await;
+    let news = Place::Channel(channel("news"));
+    assert_eq!(tail(db, &news, 4, 10, 340).await, (vec![1, 2, 3, 4], false));
+    assert_eq!(tail(db, &news, 4, 10, 339).await, (vec![2, 3, 4], true));
+    assert_eq!(tail(db, &news, 4, 10, 329).await, (vec![3, 4], true), "what is older is left out, however small");
+    assert_eq!(tail(db, &news, 4, 10, 19).await, (vec![], true));
+    // An edit has the content of its message.
+    db.edit(edit("news", 1, &body(30))).commit().await;
+    assert_eq!(tail(db, &news, 5, 10, 60).await, (vec![3, 4, 5], true));
+    assert_eq!(tail(db, &news, 5, 10, 59).await, (vec![4, 5], true));
+}
+
+async fn edits_and_deletions_are_in_tails(db: &mut Db) {
+    db.channel("news", history_size(10)).users(&["ann", "bob"]).commit().await;
+    db.posts("news", 1..=2).post(private(3, &["ann", "bob"], "{}")).commit().await;
+    db.edit(edit("news", 1, "[1]")).edit(edit(PRIVATE, 3, "[3]")).delete("news", 2).commit().await;
+    let places = [Place::Channel(channel("news")), Place::Inbox(user("ann"))].map(|place| (place, Position(9)));
+    let tails = db.store().tails(&places, 10, 1_000).await.expect("tails");
+    let shown: String = places
+        .iter()
+        .zip(&tails)
+        .map(|((place, before), part)| store::tail_text(place, *before, part) + "\n")
+        .collect();
+    expect![[r#"
+        Channel("news") up to 9, trimmed 0
+        #1 @2 message m1 of ann at 2010-01-01T01:01:00 Some("2020-02-02T02:02:00"): [1]
+        #4 @3 edit of #1 @2 m1 of ann at 2010-01-01T01:01:00 Some("2020-02-02T02:02:00"): [1]
+        #6 @3 deletion of m2 Some(Position(2))
+        Inbox("ann") up to 9, trimmed 0
+        #3 @2 message m3 of ann at 2010-01-01T01:01:00 Some("2020-02-02T02:02:00") to ["ann", "bob"]: [3]
+        #5 @3 edit of #3 @2 m3 of ann at 2010-01-01T01:01:00 Some("2020-02-02T02:02:00") to ["ann", "bob"]: [3]
+    "#]]
+    .assert_eq(&shown);
+}
+
+async fn several_tails_share_one_reading(db: &mut Db) {
+    db.users(&["ann", "bob", "eve"]).channel("ann", history_size(10)).commit().await;
+    db.post(private(1, &["ann", "bob"], "{}")).posts("ann", 2..=2).post(private(3, &["bob"], "{}")).commit().await;
+    let inbox = |name| Place::Inbox(user(name));
+    let asked = [
+        (inbox("bob"), Position(3)),
+        (Place::Channel(channel("ann")), Position(3)),
+        (inbox("nobody"), Position(3)),
+        (inbox("ann"), Position(3)),
+        (inbox("bob"), Position(2)),
+        (inbox("eve"), Position(3)),
+    ];
+    let tails = db.store().tails(&asked, 10, 1_000).await.expect("tails");
+    let found = tails.iter().map(|part| part.entries.iter().map(|entry| entry.position.0).collect());
+    assert_eq!(found.collect::<Vec<Vec<u64>>>(), [vec![1, 3], vec![2], vec![], vec![1], vec![1], vec![]]);
+}
+
+/// Where the entries of a tail are, and whether there are older ones.
+async fn tail(db: &Db, place: &Place, before: u64, limit: u32, bytes: u32) -> (Vec<u64>, bool) {
+    let tails = db.store().tails(&[(place.clone(), Position(before))], limit, bytes).await.expect("a tail");
+    let [part] = &tails[..] else { panic!("one tail") };
+    (part.entries.iter().map(|entry| entry.position.0).collect(), part.has_older)
+}
+
 // ---- Connections ----
 
 async fn connections_and_subscriptions_come_and_go(db: &mut Db) {
@@ -987,6 +1157,50 @@ async fn a_connection_and_all_it_needs_come_in_one_batch(db: &mut Db) {
 }
 
 // ---- Batches ----
+
+async fn a_floor_that_is_set_wins_over_one_that_is_held(db: &mut Db) {
+    db.channel("news", history_size(10)).channel("chat", history_size(10)).users(&["ann", "bob", "cat"]).commit().await;
+    db.posts("news", 1..=3).commit().await;
+    // Who is new, who is there, who left, and who left long ago: in either order.
+    for turned_around in [false, true] {
+        db.connect(1, "ann").subscribe(1, "news").connect(2, "bob").subscribe(2, "news").commit().await;
+        db.end(2).commit().await;
+        db.connect(3, "bob").connect(4, "cat").commit().await;
+        db.set_floor("ann", "news", 1);
+        db.subscribe(3, "news").set_floor("bob", "news", 2);
+        db.subscribe(4, "news").set_floor("cat", "news", 0);
+        if turned_around {
+            db.turned_around();
+        }
+        db.commit().await;
+        assert_eq!(floors(db).await, ["ann 1", "bob 2", "cat 0"]);
+        db.end(3).end(4).commit().await;
+        db.connect(4, "cat").commit().await;
+        db.end_floor("cat", "news").subscribe(4, "news").set_floor("cat", "news", 3).commit().await;
+        assert_eq!(floors(db).await, ["ann 1", "bob 2 left", "cat 3"]);
+        db.unsubscribe(1, "news").end(1).end(4).commit().await;
+    }
+}
+
+async fn a_time_is_the_newest_entry_that_was_committed_by_then(db: &mut Db) {
+    assert_eq!(db.position_at(clock(9)).await, 0);
+    db.channel("news", history_size(100)).channel("chat", history_size(100)).users(&["ann"]).commit().await;
+    for batch in 2..=20 {
+        db.posts("news", [batch * 10]).posts("chat", [batch * 10 + 1]);
+        db.post(private(batch * 10 + 2, &["ann"], "{}")).commit().await;
+    }
+    db.delete("chat", 31).delete(PRIVATE, 32).delete("news", 40).commit().await;
+    db.trim_channel("news", 9, 9).trim_channel("chat", 0, 0).commit().await;
+    let just_before = |batch| clock(batch) - Duration::from_micros(1);
+    assert_eq!(db.position_at(clock(0)).await, 0);
+    assert_eq!(db.position_at(just_before(2)).await, 0);
+    assert_eq!((db.position_at(clock(2)).await, db.position_at(just_before(3)).await), (3, 3));
+    assert_eq!(db.position_at(clock(3)).await, 3, "all of that batch is gone");
+    assert_eq!(db.position_at(clock(20)).await, 57);
+    assert_eq!((db.position_at(just_before(21)).await, db.position_at(clock(21)).await), (57, 60));
+    assert_eq!(db.position_at(clock(1_000_000)).await, 60);
+    assert!(db.store().positions_at(&HashSet::new()).await.unwrap().is_empty());
+}
 
 async fn a_batch_on_another_head_changes_nothing(db: &mut Db) {
     db.channel("news", history_size(10)).commit().await;
@@ -1154,6 +1368,80 @@ async fn names_that_differ_in_anything_are_different(db: &mut Db) {
     }
 }
 
+// ---- Pages of history ----
+
+/// The positions of a page, and whether there are more.
+async fn page(db: &Db, place: &Place, change: impl FnOnce(&mut HistoryQuery<'_>)) -> Option<(Vec<u64>, bool)> {
+    let (through, at) = (db.world.head, db.world.now());
+    let mut query = HistoryQuery { place, after: None, before: None, through, at, limit: 50, max_bytes: 1 << 20 };
+    change(&mut query);
+    let page = db.store().history(&query).await.unwrap()?;
+    Some((page.messages.iter().map(|message| message.position.0).collect(), page.has_more))
+}
+
+async fn a_page_of_history_is_bounded_in_bytes(db: &mut Db) {
+    db.channel("news", history_size(10)).users(&["ann", "bob"]).commit().await;
+    let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(400_000));
+    for number in 1..=6 {
+        db.post(message("news", number, &large));
+    }
+    for number in 7..=9 {
+        db.post(private(number, &["ann"], &large));
+    }
+    db.commit().await;
+    let (news, ann) = (Place::Channel(channel("news")), Place::Inbox(user("ann")));
+    assert_eq!(page(db, &news, |_| {}).await, Some((vec![5, 6], true)));
+    assert_eq!(page(db, &news, |query| query.after = Some(Position(0))).await, Some((vec![1, 2], true)));
+    assert_eq!(page(db, &news, |query| query.before = Some(Position(3))).await, Some((vec![1, 2], false)));
+    assert_eq!(page(db, &news, |query| query.max_bytes = 1).await, Some((vec![6], true)), "one always comes");
+    assert_eq!(page(db, &news, |query| query.max_bytes = u64::MAX).await, Some(((1..=6).collect(), false)));
+    assert_eq!(page(db, &ann, |_| {}).await, Some((vec![8, 9], true)));
+    assert_eq!(page(db, &ann, |query| query.after = Some(Position(0))).await, Some((vec![7, 8], true)));
+    assert_eq!(page(db, &Place::Inbox(user("bob")), |_| {}).await, Some((vec![], false)));
+    assert_eq!(page(db, &Place::Inbox(user("news")), |_| {}).await, None);
+    assert_eq!(page(db, &Place::Channel(channel("ann")), |_| {}).await, None);
+}
+
+async fn a_page_of_history_ends_where_it_is_told_to(db: &mut Db) {
+    db.channel("news", history_size(2)).channel("chat", history_size(2)).users(&["ann"]).commit().await;
+    for number in 1..=5 {
+        db.posts("news", [number]).posts("chat", [number + 10]).post(private(number + 20, &["ann"], "{}"));
+    }
+    db.commit().await;
+    db.edit(edit("news", 2, r#"{"n":2}"#)).delete("news", 4).commit().await;
+    let news = Place::Channel(channel("news"));
+    // They stand at 1, 4, 7, 13: more than the history of the channel shows.
+    assert_eq!(page(db, &news, |_| {}).await, Some((vec![1, 4, 7, 13], false)));
+    assert_eq!(page(db, &news, |query| query.limit = 3).await, Some((vec![4, 7, 13], true)));
+    assert_eq!(page(db, &news, |query| query.through = Position(12)).await, Some((vec![1, 4, 7], false)));
+    let between = |query: &mut HistoryQuery<'_>| {
+        (query.after, query.before, query.limit) = (Some(Position(1)), Some(Position(13)), 1);
+    };
+    assert_eq!(page(db, &news, between).await, Some((vec![4], true)));
+    let nothing = |query: &mut HistoryQuery<'_>| (query.after, query.before) = (Some(Position(7)), Some(Position(7)));
+    assert_eq!(page(db, &news, nothing).await, Some((vec![], false)));
+    assert_eq!(page(db, &news, |query| query.before = Some(Position(0))).await, Some((vec![], false)));
+    let all = |query: &mut HistoryQuery<'_>| (query.through, query.after) = (Position(i64::MAX as u64), query.before);
+    assert_eq!(page(db, &news, all).await, Some((vec![1, 4, 7, 13], false)));
+}
+
+async fn a_page_of_history_leaves_out_what_is_past_its_time(db: &mut Db) {
+    let brief = ChannelSettings { history_ttl: Some(3), ..history_size(100) };
+    db.channel("news", brief).channel("chat", history_size(100)).commit().await;
+    for batch in 2..=6 {
+        db.posts("news", [batch]).posts("chat", [batch + 10]).commit().await;
+    }
+    let news = Place::Channel(channel("news"));
+    // The batches' moments are 2 to 6: at 6 what was committed at 3 is past its time.
+    let at = |batch| move |query: &mut HistoryQuery<'_>| query.at = clock(batch);
+    assert_eq!(page(db, &news, at(6)).await, Some((vec![5, 7, 9], false)));
+    assert_eq!(page(db, &news, at(4)).await, Some((vec![1, 3, 5, 7, 9], false)));
+    assert_eq!(page(db, &news, at(100)).await, Some((vec![], false)));
+    let first = |query: &mut HistoryQuery<'_>| (query.at, query.after, query.limit) = (clock(6), Some(Position(0)), 1);
+    assert_eq!(page(db, &news, first).await, Some((vec![5], true)));
+    assert_eq!(page(db, &Place::Channel(channel("chat")), at(100)).await, Some((vec![2, 4, 6, 8, 10], false)));
+}
+
 // ---- What the trait does not tell ----
 
 /// All rows, of whatever table, that hold a text.
@@ -1174,6 +1462,14 @@ async fn deletions(db: &Db) -> Vec<String> {
     let sql = "SELECT position || ' of ' || coalesce(CAST(about AS TEXT), 'nothing')
                    || ' for ' || coalesce(audience, 'everyone')
                FROM log WHERE kind = 2 ORDER BY position";
+    db.engine().rows(sql).await
+}
+
+/// Floors of the channel "news".
+async fn floors(db: &Db) -> Vec<String> {
+    let sql = r#"SELECT users.name || ' ' || floor || CASE WHEN "left" IS NULL THEN '' ELSE ' left' END
+                 FROM memberships JOIN users ON users.id = memberships."user"
+                 JOIN channels ON channels.id = memberships.channel WHERE channels.name = 'news' ORDER BY users.name"#;
     db.engine().rows(sql).await
 }
 

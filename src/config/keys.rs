@@ -260,9 +260,9 @@ slow listener costs bounded memory.",
         default: "256 MiB",
         accepts: Accepts::Bytes(0..=1024 * GIB),
         explanation: "\
-Memory for the newest messages of all channels together, from which returning listeners are served
-without asking the store; the least recently used go first. In this release without effect: each
-channel keeps at most 256 KiB.",
+Memory for the newest part of the log, all channels and inboxes together, from which returning
+listeners are served without asking the store. Each takes at most 256 KiB; the least recently used
+go first. 0: the store is always asked.",
     },
     Key {
         name: "max_connections",

@@ -8,10 +8,16 @@ use super::event::Event;
 use super::frame::{Frame, Presence, StateChange};
 use super::message::Audience;
 use super::names::{ChannelName, ConnectionId, ListenerId, Username};
+use super::position::Position;
 use super::router::{Effect, Recipients, Router};
 use super::state::{Change, Profile};
+use super::tail::{Entry, Place, Said, Tail};
 use super::timestamp::Moment;
 use super::user::{Floor, User};
+
+/// Most users of a channel that is forgotten who hear of one another: each hears of all others,
+/// which is a million frames at a thousand.
+const MAX_TOLD: usize = 500;
 
 impl Router {
     /// Takes a decided, and where it is durable committed, event into the live state; adds to
@@ -23,6 +29,11 @@ impl Router {
         match event {
             Event::ChannelKept { name, uuid, settings } => match self.channels.get_mut(name) {
                 Some(channel) => {
+                    if channel.settings.history_ttl != settings.history_ttl {
+                        // What was over may not be any more.
+                        let place = || Place::Channel(name.clone());
+                        self.tails.change(&mut channel.tail, place, |tail| tail.raise(self.head));
+                    }
                     channel.settings = settings.clone();
                     channel.last_active = moment.utc;
                     channel.cut_history();
@@ -90,6 +101,9 @@ impl Router {
                         if let Some(position) = *position {
                             let committed = moment.micros();
                             channel.log(Logged { position, edit: None, committed, message: message.clone() });
+                            let place = || Place::Channel(name.clone());
+                            let post = |tail: &mut Tail| tail.post(position, committed, message.clone());
+                            self.tails.change(&mut channel.tail, place, post);
                             if channel.is_overfull() {
                                 self.overfull_channels.insert(name.clone());
                             }
@@ -99,8 +113,11 @@ impl Router {
                     None => {
                         for name in inboxes {
                             let Some(user) = self.users.get_mut(name) else { continue };
-                            if position.is_some() {
+                            if let Some(position) = *position {
                                 user.retained.messages += 1;
+                                let place = || Place::Inbox(name.clone());
+                                let post = |tail: &mut Tail| tail.post(position, moment.micros(), message.clone());
+                                self.tails.change(&mut user.tail, place, post);
                                 if user.is_overfull() {
                                     self.overfull_users.insert(name.clone());
                                 }
@@ -121,12 +138,21 @@ impl Router {
                                 channel.history.replace(original.position, message.clone(), *position);
                             }
                         }
+                        if let (Some(position), Some(original), Some(message)) = (*position, original, message) {
+                            let place = || Place::Channel(name.clone());
+                            let edit = |tail: &mut Tail| tail.edit(position, moment.micros(), original, message);
+                            self.tails.change(&mut channel.tail, place, edit);
+                        }
                         self.show_in_channel(name, frame, false, moment, effects);
                     }
                     None => {
                         let users = self.known(audience);
                         if let Some(message) = message {
                             self.each_user(&users, |user| user.recent.replace(message));
+                        }
+                        if let (Some(position), Some(original), Some(message)) = (*position, original, message) {
+                            let edit = |tail: &mut Tail| tail.edit(position, moment.micros(), original, message);
+                            users.iter().for_each(|name| self.follow(name, original.position, position, edit));
                         }
                         self.show_to_users(&users, frame, false, moment, effects);
                     }
@@ -152,6 +178,14 @@ impl Router {
                                 self.overfull_channels.insert(name.clone());
                             }
                         }
+                        if let Some(position) = *position {
+                            let said =
+                                Said::Deletion { uuid: deletion.uuid, about: *about, audience: audience.clone() };
+                            let entry = Entry { position, committed: moment.micros(), said };
+                            let place = || Place::Channel(name.clone());
+                            let delete = |tail: &mut Tail| tail.delete(original.as_ref(), entry);
+                            self.tails.change(&mut channel.tail, place, delete);
+                        }
                         self.show_in_channel(name, frame, false, moment, effects);
                     }
                     None => {
@@ -160,6 +194,16 @@ impl Router {
                             user.recent.remove(deletion.uuid);
                             user.retained.deletions += u32::from(adds);
                         });
+                        if let (Some(position), Some(original)) = (*position, original) {
+                            let said =
+                                Said::Deletion { uuid: deletion.uuid, about: *about, audience: audience.clone() };
+                            let entry = Entry { position, committed: moment.micros(), said };
+                            let delete = |tail: &mut Tail| tail.delete(Some(original), entry.clone());
+                            // Of a deletion that is deleted nobody knows any more who has it.
+                            let all = || self.users.keys().cloned().collect();
+                            let holders: Vec<Username> = if adds { users.clone() } else { all() };
+                            holders.iter().for_each(|name| self.follow(name, original.position, position, delete));
+                        }
                         self.show_to_users(&users, frame, false, moment, effects);
                     }
                 }
@@ -167,26 +211,46 @@ impl Router {
             Event::ChannelTrimmed { channel: name, keep } => {
                 self.overfull_channels.remove(name);
                 let Some(channel) = self.channels.get_mut(name) else { return };
+                self.tails.change(&mut channel.tail, || Place::Channel(name.clone()), |tail| tail.trim(*keep));
                 channel.retained = *keep;
                 if channel.is_overfull() {
                     self.overfull_channels.insert(name.clone());
                 }
             }
-            Event::ChannelExpired { channel, through } => {
-                if let Some(channel) = self.channels.get_mut(channel) {
+            Event::ChannelExpired { channel: name, through } => {
+                if let Some(channel) = self.channels.get_mut(name) {
                     channel.recent.expire(*through);
+                    self.tails.change(&mut channel.tail, || Place::Channel(name.clone()), |tail| tail.expire(*through));
                 }
             }
             Event::InboxTrimmed { user: name, keep } => {
                 self.overfull_users.remove(name);
                 let Some(user) = self.users.get_mut(name) else { return };
+                self.tails.change(&mut user.tail, || Place::Inbox(name.clone()), |tail| tail.trim(*keep));
                 user.retained = *keep;
                 if user.is_overfull() {
                     self.overfull_users.insert(name.clone());
                 }
             }
             Event::UserForgotten { name } => self.remove_user(name),
+            Event::ChannelForgotten { name } => self.forget_channel(name, moment, effects),
         }
+        self.shed_tails();
+    }
+
+    /// The entry at `original`, which is private, is changed by one at `position`, in an inbox if
+    /// that holds it.
+    fn follow(&mut self, name: &Username, original: Position, position: Position, change: impl FnOnce(&mut Tail)) {
+        let Some(user) = self.users.get_mut(name) else { return };
+        self.tails.change(
+            &mut user.tail,
+            || Place::Inbox(name.clone()),
+            |tail| match tail.has(original) {
+                Some(true) => change(tail),
+                Some(false) => {}
+                None => tail.raise(position),
+            },
+        );
     }
 
     /// Takes in a connection that was alive when the server stopped; nobody is told, since for
@@ -305,6 +369,40 @@ impl Router {
             self.show_presence(name, user, false, moment, effects);
         }
         last
+    }
+
+    /// A channel is no more: each of its members hears that the others are gone.
+    fn forget_channel(&mut self, name: &ChannelName, moment: Moment, effects: &mut Vec<Effect>) {
+        let Some(channel) = self.remove_channel(name) else { return };
+        let mut users: Vec<&Username> = channel.members.users().collect();
+        users.sort_unstable();
+        let mut listeners = Vec::new();
+        for user in &users {
+            for id in channel.members.connections_of(user) {
+                let Some(connection) = self.connections.get_mut(id) else { continue };
+                connection.channels.remove(name);
+                listeners.extend(connection.listener.map(|listener| (*user, listener)));
+            }
+        }
+        if channel.settings.notify_presence && users.len() <= MAX_TOLD {
+            for user in users {
+                let others = listeners.iter().filter(|(other, _)| *other != user).map(|(_, listener)| *listener);
+                let presence = Presence {
+                    uuid: (self.new_uuid)(),
+                    channel: name.clone(),
+                    joined: None,
+                    user: user.clone(),
+                    members: Vec::new(),
+                    time: moment.utc,
+                };
+                self.tick.0 += 1;
+                let (frame, to) = (Frame::Presence(Arc::new(presence)), Recipients::Only(others.collect()));
+                effects.push(Effect::Show { tick: self.tick, frame, to });
+            }
+        }
+        for user in self.users.values_mut() {
+            user.floors.remove(name);
+        }
     }
 
     fn show_presence(

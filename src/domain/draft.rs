@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use chrono::NaiveDateTime;
 use hashbrown::HashMap;
 use uuid::Uuid;
 
@@ -49,6 +50,8 @@ pub enum Refusal {
     StateTooLarge,
     /// The connection would have more channels than it may.
     TooManyChannels,
+    /// The cursor cannot be trusted.
+    UnknownCursor,
 }
 
 /// Why an operation is not decided.
@@ -83,6 +86,16 @@ pub enum Held {
 /// What the log holds of the uuids that a batch asked for, by uuid and channel (none: private).
 pub type HeldByUuid = HashMap<(Uuid, Option<ChannelName>), Held>;
 
+/// What the store says that a batch asked for and memory does not hold; it stands exactly at the
+/// head that the batch builds on.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// What the log holds of the uuids that were named.
+    pub held: HeldByUuid,
+    /// The newest entry that was committed by each of the times that were named; 0 is before all.
+    pub positions: HashMap<NaiveDateTime, Position>,
+}
+
 /// What an operation has added so far, to be able to take it back.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
@@ -105,13 +118,13 @@ pub struct Draft<'a> {
     changed: HeldByUuid,
     /// What it changed of messages that only memory holds.
     changed_recent: HashMap<(Uuid, Option<ChannelName>), Arc<Message>>,
-    held: &'a HeldByUuid,
+    found: &'a Found,
 }
 
 impl<'a> Draft<'a> {
-    /// An empty draft on top of what `router` shows. `held`: what the log holds of the uuids
-    /// that the operations named.
-    pub fn new(router: &Router, moment: Moment, held: &'a HeldByUuid) -> Self {
+    /// An empty draft on top of what `router` shows. `found`: what the operations asked of the
+    /// store.
+    pub fn new(router: &Router, moment: Moment, found: &'a Found) -> Self {
         let head = router.head();
         Self {
             moment,
@@ -123,7 +136,7 @@ impl<'a> Draft<'a> {
             start: Mark { events: 0, reloads: 0, head },
             changed: HashMap::new(),
             changed_recent: HashMap::new(),
-            held,
+            found,
         }
     }
 
@@ -170,6 +183,20 @@ impl<'a> Draft<'a> {
         self.head
     }
 
+    /// The head, with what this batch adds so far.
+    pub fn head(&self) -> Position {
+        self.head
+    }
+
+    /// The newest entry of the log that was committed by a time.
+    pub fn position_at(&self, time: NaiveDateTime) -> Position {
+        match self.found.positions.get(&time) {
+            Some(position) if time < self.moment.utc => *position,
+            // All of it, with what this batch adds so far.
+            _ => self.head,
+        }
+    }
+
     /// A change that may bring older messages back into a channel's history.
     pub fn reload(&mut self, channel: &ChannelName) {
         self.reloads.push(channel.clone());
@@ -201,7 +228,7 @@ impl<'a> Draft<'a> {
             return Some(held.clone());
         }
         let in_memory = channel.and_then(|name| router.logged(name, uuid));
-        in_memory.cloned().map(Held::Message).or_else(|| self.held.get(&key).cloned())
+        in_memory.cloned().map(Held::Message).or_else(|| self.found.held.get(&key).cloned())
     }
 
     /// The present operation changes what the log holds of a uuid.

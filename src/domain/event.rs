@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::NaiveDateTime;
 use uuid::Uuid;
 
-use super::channel::Retained;
+use super::history::{Logged, Retained};
 use super::message::{Audience, Deletion, Edit, Message};
 use super::names::{ChannelName, ConnectionId, Username};
 use super::position::Position;
@@ -106,8 +106,8 @@ pub enum Event {
         edit: Arc<Edit>,
         /// Who may see it.
         audience: Arc<Audience>,
-        /// The message that changed, if it is known.
-        original: Option<Original>,
+        /// The message that changed as the log held it, if it did.
+        original: Option<Logged>,
         /// The message afterwards, if it is known.
         message: Option<Arc<Message>>,
     },
@@ -145,14 +145,19 @@ pub enum Event {
         /// What stays.
         keep: Retained,
     },
-    /// A user is no more: no state, no inbox.
+    /// A user is no more: no state, no inbox, no floors. Its connections have ended.
     UserForgotten {
         /// Who.
         name: Username,
     },
+    /// A channel is no more: no settings, no log, no members, no floors.
+    ChannelForgotten {
+        /// Which.
+        name: ChannelName,
+    },
 }
 
-/// Where the log holds what an edit or deletion is about.
+/// Where the log holds what a deletion is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Original {
     /// The message, or its earlier deletion.

@@ -84,6 +84,21 @@ pub struct StateChange {
 }
 
 impl Frame {
+    /// An edit as it is shown late: all that the message says now.
+    pub fn late_edit(position: Position, message: &Message) -> Self {
+        let edit = Edit {
+            uuid: message.uuid,
+            channel: message.channel.clone(),
+            sender: Some(message.sender.clone()),
+            body: message.body.clone(),
+            timestamp: Some(message.timestamp),
+            edited: message.edited.unwrap_or(message.timestamp),
+            audience: Audience::default(),
+            no_history: false,
+        };
+        Self::Edit { position: Some(position), edit: edit.into(), audience: message.audience.clone().into() }
+    }
+
     /// Where it is shown; none: to users.
     pub fn channel(&self) -> Option<&ChannelName> {
         match self {

@@ -12,11 +12,17 @@ pub mod state;
 
 pub mod frame;
 
-pub mod channel;
 pub mod connection;
+pub mod history;
 
 pub mod event;
+
+pub mod tail;
+
+pub mod channel;
 pub mod user;
+
+pub mod tails;
 
 pub mod view;
 

@@ -1,11 +1,14 @@
 //! Replay: what a listener that comes back with a cursor has missed, where to read it, and what of
 //! it cannot be told any more.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
+use super::frame::Frame;
 use super::names::{ChannelName, ConnectionId, Username};
 use super::position::{Cursor, Position};
 use super::router::Router;
+use super::tail::{Entry, Place};
 use super::timestamp::Moment;
 
 /// Where a listener wants to continue.
@@ -80,6 +83,26 @@ pub struct Doubt {
     pub reason: GapReason,
 }
 
+/// One page of what a listener has missed.
+#[derive(Debug, Default)]
+pub struct ReplayPage {
+    /// Net effect, in order of position, for whatever audience.
+    pub frames: Vec<Frame>,
+    /// How far retention has gone in each place (no channel: the inbox), in the same snapshot.
+    pub trimmed: Vec<(Option<ChannelName>, Position)>,
+}
+
+/// What memory says about a page of a plan.
+#[derive(Debug)]
+pub enum Missed {
+    /// The page, and the doubts that are well founded.
+    Page(ReplayPage, Vec<Doubt>),
+    /// It would know if it had more of these.
+    Wanting(Vec<Place>),
+    /// Only the store knows.
+    Unknown,
+}
+
 impl Plan {
     /// The channels to read, each with the position to begin after.
     pub fn reads(&self) -> impl Iterator<Item = (&ChannelName, Position)> {
@@ -87,23 +110,37 @@ impl Plan {
         kept.map(|(name, scope)| (name, scope.from()))
     }
 
+    /// All places, channels before the inbox, with their scopes.
+    pub fn places(&self) -> impl Iterator<Item = (Option<&ChannelName>, &Scope)> {
+        let channels = self.channels.iter().map(|(name, scope)| (Some(name), scope));
+        channels.chain([(None, &self.inbox)])
+    }
+
+    /// Whether anything is read there.
+    pub fn reads_from(&self, scope: &Scope) -> bool {
+        self.is_known && scope.is_kept
+    }
+
+    /// Whatever lies after this and is not read is a gap; and why.
+    pub fn gap_after(&self, scope: &Scope) -> (Position, GapReason) {
+        match scope {
+            _ if !self.is_known => (Position(0), GapReason::UnknownCursor),
+            Scope { is_kept: false, since, .. } => (*since, GapReason::NotKept),
+            scope => (scope.from(), GapReason::Trimmed),
+        }
+    }
+
     /// Where gaps may be, besides those that retention makes.
     pub fn doubts(&self) -> Vec<Doubt> {
-        let inbox = std::iter::once((None, &self.inbox));
-        let channels = self.channels.iter().map(|(name, scope)| (Some(name.clone()), scope));
-        let places = channels.chain(inbox);
-        places
-            .filter_map(|(channel, scope)| {
-                let (after, through, reason) = if !self.is_known {
-                    (Position(0), self.head, GapReason::UnknownCursor)
-                } else if !scope.is_kept {
-                    (scope.since, self.head, GapReason::NotKept)
-                } else {
-                    (scope.since, scope.floor, GapReason::Floor)
-                };
-                (after < through).then_some(Doubt { channel, after, through, reason })
-            })
-            .collect()
+        self.places().filter_map(|(channel, scope)| self.doubt(channel, scope)).collect()
+    }
+
+    fn doubt(&self, channel: Option<&ChannelName>, scope: &Scope) -> Option<Doubt> {
+        let (after, through, reason) = match self.gap_after(scope) {
+            (_, GapReason::Trimmed) => (scope.since, scope.floor, GapReason::Floor),
+            (after, reason) => (after, self.head, reason),
+        };
+        (after < through).then(|| Doubt { channel: channel.cloned(), after, through, reason })
     }
 }
 
@@ -120,7 +157,7 @@ impl Router {
         let user = self.users.get(&connection.user)?;
         let resolved = match since {
             Since::Floors => Some(Position(0)),
-            Since::Cursor(cursor) => self.numbering.resolve(cursor, self.head),
+            Since::Cursor(cursor) => self.resolve(cursor, self.head),
         };
         let from_floors = *since == Since::Floors;
         let scope = |floor: Position, is_kept: bool| {
@@ -140,4 +177,77 @@ impl Router {
             inbox: scope(user.created, true),
         })
     }
+
+    /// The next page of a plan of which everything up to `after` was read, if tails reach back far
+    /// enough: what the store would answer at the head.
+    pub fn missed_logged(&mut self, plan: &Plan, after: Position, limit: usize, moment: Moment) -> Missed {
+        self.use_tails(plan, moment);
+        let mut page = ReplayPage::default();
+        let mut founded = Vec::new();
+        let mut sources = Vec::new();
+        let mut wanting = Vec::new();
+        for (channel, scope) in plan.places() {
+            let place = channel.map_or_else(|| Place::Inbox(plan.user.clone()), |name| Place::Channel(name.clone()));
+            let Some(tail) = self.tail(&place) else { return Missed::Unknown };
+            let doubt = plan.doubt(channel, scope);
+            let is_founded = doubt.as_ref().map_or(Some(false), |doubt| tail.holds(doubt.after, doubt.through));
+            let is_read = plan.reads_from(scope);
+            let (start, _) = plan.gap_after(scope);
+            // Where nothing is read, one reason for the gap is enough.
+            let reaches = tail.covers(start.max(after)) || !is_read && is_founded == Some(true);
+            let (true, Some(is_founded)) = (reaches, is_founded) else {
+                if self.tail_wants(&place).is_none() {
+                    return Missed::Unknown;
+                }
+                wanting.push(place);
+                continue;
+            };
+            founded.extend(doubt.filter(|_| is_founded));
+            page.trimmed.push((channel.cloned(), tail.trimmed()));
+            if is_read {
+                let entries = tail.after(start, after).take_while(|entry| entry.position <= plan.head);
+                sources.push((channel, entries.peekable()));
+            }
+        }
+        if !wanting.is_empty() {
+            return Missed::Wanting(wanting);
+        }
+        page.frames = merge(sources, limit);
+        Missed::Page(page, founded)
+    }
+
+    /// The tails of a plan are used; what is over by now goes from them.
+    fn use_tails(&mut self, plan: &Plan, moment: Moment) {
+        for name in plan.channels.keys() {
+            let Some(channel) = self.channels.get_mut(name) else { continue };
+            channel.tail.is_used = true;
+            if channel.settings.history_ttl.is_some() {
+                let over = channel.settings.over_by(moment.micros());
+                self.tails.change(&mut channel.tail, || Place::Channel(name.clone()), |tail| tail.expire(over));
+            }
+        }
+        if let Some(user) = self.users.get_mut(&plan.user) {
+            user.tail.is_used = true;
+        }
+    }
+}
+
+/// The first entries of several places, as they are shown, in the order of the log.
+fn merge<'a>(
+    mut sources: Vec<(Option<&ChannelName>, std::iter::Peekable<impl Iterator<Item = &'a Entry>>)>,
+    limit: usize,
+) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let first = |(index, (_, entries)): (usize, &mut (_, std::iter::Peekable<_>))| {
+        entries.peek().map(|entry: &&Entry| Reverse((entry.position, index)))
+    };
+    let mut next: BinaryHeap<Reverse<(Position, usize)>> = sources.iter_mut().enumerate().filter_map(first).collect();
+    while frames.len() < limit
+        && let Some(Reverse((_, index))) = next.pop()
+    {
+        let (channel, entries) = &mut sources[index];
+        frames.extend(entries.next().map(|entry| entry.frame(*channel)));
+        next.extend(entries.peek().map(|entry| Reverse((entry.position, index))));
+    }
+    frames
 }

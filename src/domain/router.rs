@@ -12,8 +12,10 @@ use super::channel::{Channel, Logged};
 use super::connection::Connection;
 use super::frame::{Frame, Tick};
 use super::names::{ChannelName, ConnectionId, ListenerId, Username};
-use super::position::{Numbering, Position};
+use super::position::{Cursor, Numbering, Position};
 use super::state::Profile;
+use super::tail::{Place, Tail, TailPart};
+use super::tails::{TailLimits, Tails};
 use super::timestamp::Moment;
 use super::user::{Floor, User};
 use super::view::{ChannelView, ChannelsView, InfoOptions, Totals};
@@ -71,12 +73,14 @@ pub struct Needs {
     pub users: HashSet<Username>,
     /// Messages and deletions of these uuids that the log holds.
     pub uuids: HashSet<Uuid>,
+    /// Up to where the log was committed by these times, in UTC.
+    pub times: HashSet<NaiveDateTime>,
 }
 
 impl Needs {
     /// Whether nothing is missing.
     pub fn is_empty(&self) -> bool {
-        self.channels.is_empty() && self.users.is_empty() && self.uuids.is_empty()
+        self.channels.is_empty() && self.users.is_empty() && self.uuids.is_empty() && self.times.is_empty()
     }
 }
 
@@ -103,6 +107,7 @@ pub struct Router {
     /// How long a floor lasts after the user's last connection left.
     pub(super) resume_window: chrono::Duration,
     pub(super) numbering: Numbering,
+    pub(super) tails: Tails,
     pub(super) new_uuid: Box<dyn FnMut() -> Uuid + Send>,
     absent_channels: HashSet<ChannelName>,
     absent_users: HashSet<Username>,
@@ -128,6 +133,7 @@ impl Router {
             grace,
             resume_window: DEFAULT_RESUME_WINDOW,
             numbering: Numbering::new(Vec::new()),
+            tails: Tails::default(),
             new_uuid: Box::new(new_uuid),
             absent_channels: HashSet::new(),
             absent_users: HashSet::new(),
@@ -142,9 +148,19 @@ impl Router {
         self.numbering = numbering;
     }
 
+    /// The position that a cursor names, if it can be trusted while the log ends at `head`.
+    pub fn resolve(&self, cursor: &Cursor, head: Position) -> Option<Position> {
+        self.numbering.resolve(cursor, head)
+    }
+
     /// How long a floor lasts after the user's last connection left; a day unless this is said.
     pub fn set_resume_window(&mut self, window: Duration) {
         self.resume_window = chrono::Duration::from_std(window).unwrap_or(DEFAULT_RESUME_WINDOW);
+    }
+
+    /// How much memory tails may take.
+    pub fn set_tail_limits(&mut self, limits: TailLimits) {
+        self.tails.set_limits(limits);
     }
 
     /// How long a floor lasts after the user's last connection left.
@@ -295,8 +311,9 @@ impl Router {
         }
     }
 
-    pub(super) fn add_channel(&mut self, name: ChannelName, channel: Channel) {
+    pub(super) fn add_channel(&mut self, name: ChannelName, mut channel: Channel) {
         self.absent_channels.remove(&name);
+        channel.tail.begin(self.head);
         if channel.is_overfull() {
             self.overfull_channels.insert(name.clone());
         }
@@ -305,8 +322,9 @@ impl Router {
         self.channel_is_idle(&name, used);
     }
 
-    pub(super) fn add_user(&mut self, name: Username, user: User) {
+    pub(super) fn add_user(&mut self, name: Username, mut user: User) {
         self.absent_users.remove(&name);
+        user.tail.begin(self.head);
         if user.is_overfull() {
             self.overfull_users.insert(name.clone());
         }
@@ -315,8 +333,17 @@ impl Router {
         self.user_is_idle(&name, used);
     }
 
+    pub(super) fn remove_channel(&mut self, name: &ChannelName) -> Option<Channel> {
+        self.overfull_channels.remove(name);
+        remember(&mut self.absent_channels, name);
+        let channel = self.channels.remove(name)?;
+        self.tails.remove(&Place::Channel(name.clone()), &channel.tail);
+        Some(channel)
+    }
+
     pub(super) fn remove_user(&mut self, name: &Username) {
-        self.users.remove(name);
+        self.drop_user(name);
+        self.overfull_users.remove(name);
         remember(&mut self.absent_users, name);
     }
 
@@ -360,8 +387,10 @@ impl Router {
         if used + IDLE > moment.elapsed {
             self.channel_is_idle(&name, used);
         } else {
-            self.channels.remove(&name);
             self.overfull_channels.remove(&name);
+            if let Some(channel) = self.channels.remove(&name) {
+                self.tails.remove(&Place::Channel(name), &channel.tail);
+            }
         }
     }
 
@@ -375,8 +404,74 @@ impl Router {
         if used + IDLE > moment.elapsed {
             self.user_is_idle(&name, used);
         } else {
-            self.users.remove(&name);
             self.overfull_users.remove(&name);
+            self.drop_user(&name);
+        }
+    }
+
+    fn drop_user(&mut self, name: &Username) {
+        if let Some(user) = self.users.remove(name) {
+            self.tails.remove(&Place::Inbox(name.clone()), &user.tail);
+        }
+    }
+
+    // Tails.
+
+    /// The tail of a place that is in memory.
+    pub fn tail(&self, place: &Place) -> Option<&Tail> {
+        match place {
+            Place::Channel(name) => self.channels.get(name).map(|channel| &channel.tail),
+            Place::Inbox(name) => self.users.get(name).map(|user| &user.tail),
+        }
+    }
+
+    /// About how many bytes all tails keep alive.
+    pub fn tail_bytes(&self) -> usize {
+        self.tails.bytes()
+    }
+
+    /// Up to where the log should be read to make a tail reach further back; none: it has all, or
+    /// there is no room for more.
+    pub fn tail_wants(&self, place: &Place) -> Option<Position> {
+        self.tail(place).filter(|_| self.tails.is_on()).and_then(Tail::wants)
+    }
+
+    /// How many messages and deletions the log holds of a place that is in memory.
+    pub fn held(&self, place: &Place) -> usize {
+        let retained = match place {
+            Place::Channel(name) => self.channels.get(name).map(|channel| channel.retained),
+            Place::Inbox(name) => self.users.get(name).map(|user| user.retained),
+        };
+        retained.map_or(0, |retained| retained.messages as usize + retained.deletions as usize)
+    }
+
+    /// Takes in what the log holds of a place up to `before`, as the store has it at the head.
+    pub fn extend_tail(&mut self, place: &Place, before: Position, part: TailPart) {
+        match place {
+            Place::Channel(name) => {
+                let Some(channel) = self.channels.get_mut(name) else { return };
+                let history = &channel.history;
+                let known = |position| history.at(position).map(|logged| logged.message.clone());
+                self.tails.change(&mut channel.tail, || place.clone(), |tail| tail.extend(before, part, known));
+            }
+            Place::Inbox(name) => {
+                let Some(user) = self.users.get_mut(name) else { return };
+                self.tails.change(&mut user.tail, || place.clone(), |tail| tail.extend(before, part, |_| None));
+            }
+        }
+        self.shed_tails();
+    }
+
+    /// Tails go that were not used for longest, until the others have room.
+    pub(super) fn shed_tails(&mut self) {
+        while self.tails.is_over()
+            && let Some(place) = self.tails.candidate()
+        {
+            let tail = match &place {
+                Place::Channel(name) => self.channels.get_mut(name).map(|channel| &mut channel.tail),
+                Place::Inbox(name) => self.users.get_mut(name).map(|user| &mut user.tail),
+            };
+            self.tails.pass(tail, |tail| tail.raise(self.head));
         }
     }
 

@@ -50,6 +50,12 @@ impl Timestamp {
         Some(Self { local: date.and_time(time), zone: zone(rest)? })
     }
 
+    /// The same in UTC, for comparing it with the server's clock.
+    pub fn in_utc(&self) -> NaiveDateTime {
+        let offset = self.zone.map_or(0, |zone| zone.local_minus_utc());
+        self.local - chrono::Duration::seconds(offset.into())
+    }
+
     /// As listeners see it: UTC given explicitly is written `Z`.
     pub fn for_listeners(&self) -> impl fmt::Display {
         Written { timestamp: *self, utc: "Z" }
@@ -184,6 +190,14 @@ mod tests {
         ] {
             assert_eq!(Timestamp::parse(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn times_of_all_zones_compare_in_utc() {
+        let utc = |text| Timestamp::utc(Timestamp::parse(text).unwrap().in_utc()).to_string();
+        assert_eq!(utc("2010-01-01T01:01:02.5"), "2010-01-01T01:01:02.500000");
+        assert_eq!(utc("2010-01-01T01:01:02+02:00"), "2009-12-31T23:01:02");
+        assert_eq!(utc("0001-01-01T00:00+23:59"), "0000-12-31T00:01:00");
     }
 
     proptest! {

@@ -6,11 +6,12 @@ use chrono::NaiveDateTime;
 use hashbrown::HashMap;
 use uuid::Uuid;
 
-use super::channel::Retained;
 use super::frame::RecentFrames;
+use super::history::Retained;
 use super::names::{ChannelName, ConnectionId};
-use super::position::Position;
+use super::position::{Cursor, Position};
 use super::state::Profile;
+use super::tail::Tail;
 
 /// Private messages kept per user, in memory and in the log. Source: the stock server.
 pub const INBOX_SIZE: u32 = 50;
@@ -22,6 +23,17 @@ pub struct Floor {
     pub position: Position,
     /// When the user's last connection left the channel; none: one is there.
     pub left: Option<NaiveDateTime>,
+}
+
+/// Where the application puts floors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FloorAt {
+    /// Before everything.
+    Earliest,
+    /// After what a cursor covers.
+    Cursor(Cursor),
+    /// After what was committed by a time, in UTC.
+    Time(NaiveDateTime),
 }
 
 /// A user that is in memory.
@@ -37,6 +49,8 @@ pub struct User {
     pub recent: RecentFrames,
     /// What the log holds for it.
     pub retained: Retained,
+    /// The newest part of that.
+    pub tail: Tail,
     /// Its floors, by channel: those it is in, and those it left not long ago.
     pub floors: HashMap<ChannelName, Floor>,
     /// The head when it was created: the floor of its inbox.
@@ -56,6 +70,7 @@ impl User {
             connections: Vec::new(),
             recent: RecentFrames::new(INBOX_SIZE as usize),
             retained: Retained::default(),
+            tail: Tail::default(),
             floors: HashMap::new(),
             created: Position::default(),
             last_active,

@@ -5,10 +5,13 @@ use std::time::Duration;
 use hashbrown::HashSet;
 use uuid::Uuid;
 
-use super::channel::{Channel, Logged};
+use super::channel::Channel;
+use super::history::Logged;
 use super::names::{ChannelName, ConnectionId, Username};
+use super::position::{Cursor, Position};
 use super::settings::ChannelSettings;
 use super::state::Profile;
+use super::tail::Place;
 use super::timestamp::{Moment, Timestamp};
 
 /// What a request wants to know.
@@ -68,6 +71,32 @@ pub struct ChannelsView {
     pub users: Vec<(Username, Profile)>,
     /// Whether only public state is to be shown.
     pub public_state_only: bool,
+}
+
+/// Which messages that the log holds a request wants to read.
+#[derive(Debug, Clone)]
+pub struct HistoryOptions {
+    /// Where.
+    pub place: Place,
+    /// At most so many: the newest, or the oldest if they are after something.
+    pub limit: u32,
+    /// Only those before this.
+    pub before: Option<Cursor>,
+    /// Only those after this.
+    pub after: Option<Cursor>,
+}
+
+/// A page of the messages that the log holds.
+#[derive(Debug)]
+pub struct HistoryView {
+    /// Where.
+    pub place: Place,
+    /// Oldest first.
+    pub messages: Vec<Logged>,
+    /// Nothing after this is among them.
+    pub head: Position,
+    /// Whether there are more of those asked for.
+    pub has_more: bool,
 }
 
 /// What happened since the start, as the stock server counts it.

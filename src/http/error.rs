@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::domain::draft::Refusal;
-use crate::hub::CannotListen;
+use crate::hub::{CannotListen, NoHistory};
 use crate::journal::Failure;
 use crate::wire::form::{Fault, Faults};
 use crate::wire::request::Invalid;
@@ -29,6 +29,8 @@ pub enum ApiError {
     Forbidden,
     /// 404: no such path, or not with this method.
     NotFound,
+    /// 404: the request is good, but there is nothing of that name.
+    Unknown(Faults),
     /// 406: the configuration wants https.
     HttpsRequired,
     /// 408: the body did not come in time.
@@ -46,6 +48,16 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// There is no such channel.
+    pub fn unknown_channel() -> Self {
+        Self::Unknown(Faults::from([("channel".to_owned(), "Unknown channel".into())]))
+    }
+
+    /// There is no such user.
+    pub fn unknown_user() -> Self {
+        Self::Unknown(Faults::from([("user".to_owned(), "Unknown user".into())]))
+    }
+
     /// The same, and what else is wrong: faults of fields are told together.
     pub fn and(self, failure: Option<Failure>) -> Self {
         match (self, failure.map(Self::from)) {
@@ -75,10 +87,24 @@ impl From<Failure> for ApiError {
             Failure::Refused(Refusal::UnknownUser) => invalid("user", "Unknown user"),
             Failure::Refused(Refusal::ForeignConnection) => invalid("conn_id", "Connection of another user"),
             Failure::Refused(Refusal::TooManyChannels) => invalid("channels", "Too many channels for one connection."),
+            Failure::Refused(Refusal::UnknownCursor) => invalid("since", "Unknown cursor"),
             Failure::Refused(Refusal::StateTooLarge) => invalid("user_state", "State is too large."),
             Failure::Rejected => invalid("request", "The store refuses this."),
             Failure::Unavailable => Self::Unavailable("Storage is unavailable."),
             Failure::Busy => Self::Unavailable("Too busy."),
+        }
+    }
+}
+
+impl From<NoHistory> for ApiError {
+    fn from(none: NoHistory) -> Self {
+        let cursor = |field: &str| Self::Invalid(Faults::from([(field.to_owned(), "Unknown cursor".into())]));
+        match none {
+            NoHistory::UnknownChannel => Self::unknown_channel(),
+            NoHistory::UnknownUser => Self::unknown_user(),
+            NoHistory::UnknownBefore => cursor("before"),
+            NoHistory::UnknownAfter => cursor("after"),
+            NoHistory::Unavailable => Failure::Unavailable.into(),
         }
     }
 }
@@ -114,6 +140,7 @@ impl IntoResponse for ApiError {
         match self {
             Self::Malformed(text) => request(StatusCode::BAD_REQUEST, text.into()),
             Self::Invalid(faults) => (StatusCode::UNPROCESSABLE_ENTITY, Json(faults)).into_response(),
+            Self::Unknown(faults) => (StatusCode::NOT_FOUND, Json(faults)).into_response(),
             Self::MalformedPoll => (StatusCode::UNPROCESSABLE_ENTITY, Json(["Wrong UUID format"])).into_response(),
             Self::BadSignature => {
                 let body = std::collections::BTreeMap::from([("request", "Bad Signature")]);

@@ -17,7 +17,7 @@ pub mod state;
 use axum::extract::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{MethodFilter, MethodRouter, any, get, on, post};
+use axum::routing::{MethodFilter, MethodRouter, any, delete, get, on, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use auth::{Credentials, credentials_of};
@@ -46,6 +46,9 @@ pub fn routes(state: AppState) -> axum::Router {
         .route("/message", signed(post(backend::post).patch(backend::edit).delete(backend::delete)))
         .route("/channel_config", signed(post(backend::channel_config)))
         .route("/info", signed(on(EVERY, backend::info)))
+        .route("/history", signed(post(backend::history)))
+        .route("/user", signed(delete(backend::forget_user)))
+        .route("/channel", signed(delete(backend::forget_channel)))
         // listeners
         .route("/ws", any(listen::websocket))
         .route("/listen", open(get(listen::long_poll)))

@@ -10,7 +10,7 @@ use super::error::ApiError;
 use crate::domain::names::ConnectionId;
 use crate::domain::position::Cursor;
 use crate::domain::replay::Since;
-use crate::wire::form::{Faults, NULL, parse_uuid};
+use crate::wire::form::{Faults, NOT_A_CURSOR, NULL, parse_uuid};
 
 /// Why a query names no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +36,7 @@ pub fn parse_since(text: &str) -> Result<Since, ApiError> {
     if text.is_empty() {
         return Ok(Since::Floors);
     }
-    let fault = "Not a valid cursor.";
-    let malformed = |_| ApiError::Invalid(Faults::from([("since".to_owned(), fault.into())]));
+    let malformed = |_| ApiError::Invalid(Faults::from([("since".to_owned(), NOT_A_CURSOR.into())]));
     Cursor::parse(text).map(Since::Cursor).map_err(malformed)
 }
 

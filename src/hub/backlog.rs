@@ -10,7 +10,7 @@ use super::core::Hub;
 use crate::domain::frame::{Frame, Tick};
 use crate::domain::names::{ChannelName, ConnectionId};
 use crate::domain::position::{Cursor, Position};
-use crate::domain::replay::{GapReason, Gaps, Plan, Scope, Since, note_gap};
+use crate::domain::replay::{Doubt, Gaps, Missed, Plan, ReplayPage, Since, note_gap};
 use crate::journal::Failure;
 use crate::mailbox::Mailbox;
 use crate::store::ReplayQuery;
@@ -130,37 +130,30 @@ impl Backlog {
 impl Reading {
     /// Reads the next page; notes gaps. The last page may be empty.
     async fn read(&mut self, hub: &Hub) -> Result<Vec<Frame>, Failure> {
-        let moment = hub.now();
-        // Meanwhile the user may have been taken out of channels, or into more; a floor may be another.
-        let now = hub.live.lock().router.plan_replay(self.id, &self.since, moment);
-        self.plan.channels = now.map(|plan| plan.channels).unwrap_or_default();
+        let (page, doubts) = match self.recall(hub).await {
+            Missed::Page(page, doubts) => (page, doubts),
+            Missed::Wanting(places) if !hub.journal.is_stuck() => {
+                let wanted = {
+                    let mut live = hub.live.lock();
+                    places.into_iter().map(|place| live.want_tail(place)).collect()
+                };
+                hub.journal.read_tails(wanted).await;
+                match self.recall(hub).await {
+                    Missed::Page(page, doubts) => (page, doubts),
+                    Missed::Wanting(_) | Missed::Unknown => self.ask_store(hub).await?,
+                }
+            }
+            Missed::Wanting(_) | Missed::Unknown => self.ask_store(hub).await?,
+        };
         let plan = &self.plan;
         // Before the first frame: a reader that goes on from a frame's cursor is not told again.
-        let found = hub.store.holding(&plan.user, &plan.doubts()).await.map_err(|_| Failure::Unavailable)?;
-        for doubt in found {
+        for doubt in doubts {
             note_gap(&mut self.gaps, doubt.channel, doubt.reason);
         }
-        let kept: BTreeMap<&ChannelName, Position> = plan.reads().collect();
-        // Of the others only how far they are trimmed.
-        let from = |name| kept.get(name).copied().unwrap_or(plan.head);
-        let query = ReplayQuery {
-            user: &plan.user,
-            channels: plan.channels.keys().map(|name| (name, from(name))).collect(),
-            inbox: if plan.is_known { plan.inbox.from() } else { plan.head },
-            after: self.after,
-            through: plan.head,
-            at: moment.utc,
-            limit: PAGE,
-        };
-        let page = hub.store.replay(&query).await.map_err(|_| Failure::Unavailable)?;
         for (place, trimmed) in page.trimmed {
             let scope = place.as_ref().map_or(Some(&plan.inbox), |name| plan.channels.get(name));
             let Some(scope) = scope else { continue };
-            let (from, reason) = match scope {
-                _ if !plan.is_known => (Position(0), GapReason::UnknownCursor),
-                Scope { is_kept: false, since, .. } => (*since, GapReason::NotKept),
-                scope => (scope.from(), GapReason::Trimmed),
-            };
+            let (from, reason) = plan.gap_after(scope);
             let from = from.max(self.after);
             // What is trimmed after the end comes live.
             if trimmed > from && from < plan.head {
@@ -174,6 +167,46 @@ impl Reading {
             self.finish(hub);
         }
         Ok(frames)
+    }
+
+    /// The next page as far as memory knows, after looking anew at what is to be read: the user
+    /// may have been taken out of channels, or into more, and a floor may be another.
+    async fn recall(&mut self, hub: &Hub) -> Missed {
+        // It is never closed.
+        let _turn = hub.turns.acquire().await;
+        let moment = hub.now();
+        let mut live = hub.live.lock();
+        let now = live.router.plan_replay(self.id, &self.since, moment);
+        self.plan.channels = now.map(|plan| plan.channels).unwrap_or_default();
+        live.router.missed_logged(&self.plan, self.after, PAGE as usize, moment)
+    }
+
+    /// The next page by the store's word.
+    async fn ask_store(&self, hub: &Hub) -> Result<(ReplayPage, Vec<Doubt>), Failure> {
+        let plan = &self.plan;
+        let doubts = plan.doubts();
+        let count = || hub.live.lock().count_replay_read();
+        let found = if doubts.is_empty() {
+            Vec::new()
+        } else {
+            count();
+            hub.store.holding(&plan.user, &doubts).await.map_err(|_| Failure::Unavailable)?
+        };
+        let kept: BTreeMap<&ChannelName, Position> = plan.reads().collect();
+        // Of the others only how far they are trimmed.
+        let from = |name| kept.get(name).copied().unwrap_or(plan.head);
+        let query = ReplayQuery {
+            user: &plan.user,
+            channels: plan.channels.keys().map(|name| (name, from(name))).collect(),
+            inbox: if plan.is_known { plan.inbox.from() } else { plan.head },
+            after: self.after,
+            through: plan.head,
+            at: hub.now().utc,
+            limit: PAGE,
+        };
+        count();
+        let page = hub.store.replay(&query).await.map_err(|_| Failure::Unavailable)?;
+        Ok((page, found))
     }
 
     /// The log was read up to the end of the plan: reads on if the mailbox could not hold what

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -15,6 +16,7 @@ use crate::domain::operation::{ExpireFloors, ExpireMessages, ForgetIdleUsers, Op
 use crate::domain::position::{Epoch, Position};
 use crate::domain::replay::Since;
 use crate::domain::router::Router;
+use crate::domain::tails::TailLimits;
 use crate::domain::timestamp::Moment;
 use crate::journal::{Failure, Journal};
 use crate::live::{Attached, Live, Posting};
@@ -25,6 +27,10 @@ use crate::store::{Start, Store, StoreError};
 const EXPIRE_PAGE: u32 = 20;
 /// Users forgotten in one go: each takes some statements.
 const FORGET_PAGE: u32 = 20;
+
+/// Listeners that read from memory at the same time. It takes no time that anybody waits for, so that
+/// thousands would all be ready to run, and whoever is to be shown something live would come after them.
+const READING: usize = 2;
 
 /// What the hub is told by the configuration.
 #[derive(Debug, Clone)]
@@ -37,6 +43,8 @@ pub struct HubOptions {
     pub commit_timeout: Duration,
     /// Bytes that may wait for one listener.
     pub max_queue_bytes: usize,
+    /// How much memory log tails may take.
+    pub tails: TailLimits,
     /// Most listeners at a time.
     pub max_listeners: Option<usize>,
     /// Openings of one connection's websocket a second.
@@ -59,7 +67,9 @@ pub struct Hub {
     pub(super) live: Arc<Mutex<Live>>,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<Clock>,
-    journal: Journal,
+    pub(super) journal: Journal,
+    /// Those who come back read from memory in turns.
+    pub(super) turns: Semaphore,
     journal_task: Mutex<Option<JoinHandle<()>>>,
     epoch: Epoch,
     options: HubOptions,
@@ -75,12 +85,14 @@ impl Hub {
         let mut router = Router::new(start.head, options.grace, Uuid::new_v4);
         router.set_resume_window(options.resume_window);
         router.set_numbering(start.numbering);
+        router.set_tail_limits(options.tails);
         restore(&mut router, &*store, &clock).await?;
         let live = Live::new(router, start.epoch.clone(), options.max_queue_bytes);
         let live = Arc::new(Mutex::new(live));
         let (journal, task) = Journal::start(live.clone(), store.clone(), clock.clone(), options.commit_timeout);
         let journal_task = Mutex::new(Some(task));
-        Ok(Arc::new(Self { live, store, clock, journal, journal_task, epoch: start.epoch, options }))
+        let (turns, epoch) = (Semaphore::new(READING), start.epoch);
+        Ok(Arc::new(Self { live, store, clock, journal, turns, journal_task, epoch, options }))
     }
 
     /// The numbering in force.
@@ -250,6 +262,11 @@ impl Hub {
     /// Up to where the log was applied.
     pub fn head(&self) -> Position {
         self.live.lock().router.head()
+    }
+
+    /// How often the store was asked for what listeners have missed.
+    pub fn replay_reads(&self) -> u64 {
+        self.live.lock().replay_reads()
     }
 
     /// How many listen.

@@ -4,11 +4,31 @@ use hashbrown::{HashMap, HashSet};
 
 use super::core::Hub;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
-use crate::domain::view::{ChannelView, ChannelsView, ConnectedUser, InfoOptions, Report};
+use crate::domain::position::Cursor;
+use crate::domain::tail::Place;
+use crate::domain::view::{ChannelView, ChannelsView, ConnectedUser, HistoryOptions, HistoryView, InfoOptions, Report};
 use crate::journal::Failure;
+use crate::store::HistoryQuery;
 
 /// Channels looked at under the lock, or read from the store, in one go.
 const PAGE: usize = 500;
+/// Most bytes of bodies in a page of history: as large as the largest request by default.
+const MAX_HISTORY_BYTES: u64 = 8 << 20;
+
+/// Why there is no history to be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoHistory {
+    /// There is no such channel.
+    UnknownChannel,
+    /// There is no such user.
+    UnknownUser,
+    /// The cursor to end before cannot be trusted.
+    UnknownBefore,
+    /// The cursor to begin after cannot be trusted.
+    UnknownAfter,
+    /// The store cannot be read.
+    Unavailable,
+}
 
 impl Hub {
     /// Looks at channels and who is in them.
@@ -63,6 +83,41 @@ impl Hub {
         }
         view.channels.extend(names.iter().filter_map(|name| found.remove(name)));
         Ok(())
+    }
+
+    /// Reads messages that the log holds, up to the head of this moment.
+    ///
+    /// # Errors
+    /// See [`NoHistory`].
+    pub async fn history(&self, options: HistoryOptions) -> Result<HistoryView, NoHistory> {
+        let (head, before, after) = {
+            let live = self.live.lock();
+            let head = live.router.head();
+            let resolve = |cursor: &Option<Cursor>, unknown: NoHistory| {
+                cursor.as_ref().map(|cursor| live.router.resolve(cursor, head).ok_or(unknown)).transpose()
+            };
+            let before = resolve(&options.before, NoHistory::UnknownBefore)?;
+            (head, before, resolve(&options.after, NoHistory::UnknownAfter)?)
+        };
+        let query = HistoryQuery {
+            place: &options.place,
+            after,
+            before,
+            through: head,
+            at: self.clock.now().utc,
+            limit: options.limit,
+            max_bytes: MAX_HISTORY_BYTES,
+        };
+        match self.store.history(&query).await {
+            Ok(Some(page)) => {
+                Ok(HistoryView { place: options.place, messages: page.messages, head, has_more: page.has_more })
+            }
+            Ok(None) => Err(match options.place {
+                Place::Channel(_) => NoHistory::UnknownChannel,
+                Place::Inbox(_) => NoHistory::UnknownUser,
+            }),
+            Err(_) => Err(NoHistory::Unavailable),
+        }
     }
 
     /// Everything that the admin panel shows.

@@ -10,3 +10,4 @@ mod restore;
 pub use backlog::Backlog;
 pub use core::{CannotListen, Hub, HubOptions};
 pub use listener::Listener;
+pub use look::NoHistory;

@@ -25,11 +25,12 @@ pub enum Table {
     Connections,
     Subscriptions,
     Memberships,
+    ForgottenUsers,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Epochs,
         Self::Channels,
         Self::Users,
@@ -38,6 +39,7 @@ impl Table {
         Self::Connections,
         Self::Subscriptions,
         Self::Memberships,
+        Self::ForgottenUsers,
     ];
 }
 
@@ -53,6 +55,7 @@ impl fmt::Display for Table {
             Self::Connections => "connections",
             Self::Subscriptions => "subscriptions",
             Self::Memberships => "memberships",
+            Self::ForgottenUsers => "forgotten users",
         })
     }
 }
@@ -96,6 +99,7 @@ pub enum Page {
     Connections(Vec<ConnectionRow>),
     Subscriptions(Vec<SubscriptionRow>),
     Memberships(Vec<MembershipRow>),
+    ForgottenUsers(Vec<ForgottenUserRow>),
 }
 
 impl Page {
@@ -110,6 +114,7 @@ impl Page {
             Self::Connections(rows) => rows.len(),
             Self::Subscriptions(rows) => rows.len(),
             Self::Memberships(rows) => rows.len(),
+            Self::ForgottenUsers(rows) => rows.len(),
         };
         rows as u64
     }
@@ -196,6 +201,12 @@ pub struct MembershipRow {
     pub left: Option<i64>,
 }
 
+#[derive(Debug)]
+pub struct ForgottenUserRow {
+    pub name: String,
+    pub trimmed: i64,
+}
+
 /// A row of one of the tables.
 pub(super) trait Row: Sized + Send {
     /// The page that rows make.
@@ -269,6 +280,16 @@ impl Row for SubscriptionRow {
 impl Row for MembershipRow {
     fn page(rows: Vec<Self>) -> Page {
         Page::Memberships(rows)
+    }
+}
+
+impl Row for ForgottenUserRow {
+    fn page(rows: Vec<Self>) -> Page {
+        Page::ForgottenUsers(rows)
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.name.len()
     }
 }
 

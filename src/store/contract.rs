@@ -16,10 +16,12 @@ use super::archive::{Extent, Page, Table};
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
 use crate::domain::event::Event;
-use crate::domain::frame::Frame;
+use crate::domain::history::Logged;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::{Epoch, Numbering, Position};
 use crate::domain::replay::Doubt;
+pub use crate::domain::replay::ReplayPage;
+use crate::domain::tail::{Place, TailPart};
 use crate::domain::user::User;
 
 /// Why the store did not do what it was asked.
@@ -71,13 +73,32 @@ pub struct ReplayQuery<'a> {
     pub limit: u32,
 }
 
-/// See [`ReplayQuery`].
+/// Which messages of a channel or an inbox are to be read.
+#[derive(Debug)]
+pub struct HistoryQuery<'a> {
+    /// Where.
+    pub place: &'a Place,
+    /// Only those after this; then the oldest come first into the page, and otherwise the newest.
+    pub after: Option<Position>,
+    /// Only those before this.
+    pub before: Option<Position>,
+    /// Only those up to this.
+    pub through: Position,
+    /// When it is asked, for what is past its time.
+    pub at: NaiveDateTime,
+    /// Most messages.
+    pub limit: u32,
+    /// Most bytes of bodies, but for a single larger one.
+    pub max_bytes: u64,
+}
+
+/// See [`HistoryQuery`].
 #[derive(Debug, Default)]
-pub struct ReplayPage {
-    /// Net effect, in order of position, for whatever audience.
-    pub frames: Vec<Frame>,
-    /// How far retention has gone in each place (no channel: the inbox), in the same snapshot.
-    pub trimmed: Vec<(Option<ChannelName>, Position)>,
+pub struct HistoryPage {
+    /// With their present content, oldest first.
+    pub messages: Vec<Logged>,
+    /// Whether the query fits more of them.
+    pub has_more: bool,
 }
 
 /// What is committed together, in one transaction.
@@ -141,6 +162,14 @@ pub trait Database: Send + Sync {
     /// # Errors
     /// [`StoreError::Unavailable`].
     async fn place(&self) -> Result<String, StoreError>;
+
+    /// Begins a new numbering, unless another server owns the store: after it was put back to an
+    /// older state, cursors of the newer one must not be taken for what is numbered now. Gives the
+    /// new epoch and the head after which it begins; older cursors stay good up to there.
+    ///
+    /// # Errors
+    /// As [`Database::take_over`].
+    async fn begin_epoch(&self) -> Result<Option<(Epoch, Position)>, StoreError>;
 
     /// How an operator knows it; without secrets.
     fn name(&self) -> String;
@@ -206,12 +235,30 @@ pub trait Store: Send + Sync {
     /// The messages and deletions of these uuids that the log holds.
     async fn held(&self, uuids: &HashSet<Uuid>) -> Result<HeldByUuid, StoreError>;
 
+    /// Of each of these times (UTC) the position of the newest entry that the log holds which was
+    /// committed by then; 0 if there is none. Commit times never decrease along the log, which may
+    /// be long: this must not read all of it.
+    async fn positions_at(
+        &self,
+        times: &HashSet<NaiveDateTime>,
+    ) -> Result<HashMap<NaiveDateTime, Position>, StoreError>;
+
     /// What a listener has missed: messages with their present content, and edits and deletions of
     /// messages from before.
     async fn replay(&self, query: &ReplayQuery<'_>) -> Result<ReplayPage, StoreError>;
 
     /// Of these stretches, those where the log holds anything, or did before it was trimmed.
     async fn holding(&self, user: &Username, doubts: &[Doubt]) -> Result<Vec<Doubt>, StoreError>;
+
+    /// The newest part of what the log holds of places, in the order in which they are given: of
+    /// the entries up to a position the newest `limit`, or fewer, so that their bodies together
+    /// have no more than `bytes`; messages with their present content, edits with that of their
+    /// message, all whether or not it is past its time. A place that does not exist holds nothing.
+    async fn tails(&self, places: &[(Place, Position)], limit: u32, bytes: u32) -> Result<Vec<TailPart>, StoreError>;
+
+    /// A page of the messages that the log holds of a channel or an inbox, for whatever audience;
+    /// none if there is no such channel or user.
+    async fn history(&self, query: &HistoryQuery<'_>) -> Result<Option<HistoryPage>, StoreError>;
 
     /// Channels in order of creation, after the one of that number, with their numbers.
     async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError>;

@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 pub use archive::{Extent, Page, Table};
 pub use contract::{
-    Archive, Batch, Database, Pages, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals,
-    StoredConnection, Synchronous,
+    Archive, Batch, Database, HistoryPage, HistoryQuery, Pages, ReplayPage, ReplayQuery, Start, Store, StoreError,
+    StoreOptions, StoreTotals, StoredConnection, Synchronous,
 };
 
-use crate::domain::position::Position;
+use crate::domain::position::{Epoch, Position};
 
 /// Finds the database of a URL, and creates or migrates its tables.
 ///
@@ -46,7 +46,22 @@ pub async fn database(url: &str, options: &StoreOptions) -> Result<Arc<dyn Datab
 pub async fn open(url: &str, options: &StoreOptions) -> Result<(Arc<dyn Store>, Start), StoreError> {
     let database = database(url, options).await?;
     let owned = database.take_over(Position::default()).await?;
-    owned.ok_or_else(|| {
-        StoreError::Unusable(format!("another server is using the database {}: stop it first", database.name()))
-    })
+    owned.ok_or_else(|| in_use(&*database))
+}
+
+/// Begins a new numbering in the store of a URL, see [`Database::begin_epoch`].
+///
+/// # Errors
+/// [`StoreError::Unusable`] with a sentence for the operator.
+pub async fn begin_epoch(url: &str) -> Result<(Epoch, Position), StoreError> {
+    #[cfg(feature = "sqlite")]
+    if url.starts_with("sqlite:") {
+        sqlite::must_exist(url)?;
+    }
+    let database = database(url, &StoreOptions::default()).await?;
+    database.begin_epoch().await?.ok_or_else(|| in_use(&*database))
+}
+
+fn in_use(database: &dyn Database) -> StoreError {
+    StoreError::Unusable(format!("another server is using the database {}: stop it first", database.name()))
 }

@@ -75,7 +75,7 @@ pub struct Rows<'a> {
     pub users: Vec<(&'a Username, Uuid, &'a Profile)>,
     pub opened: Vec<(ConnectionId, &'a Username)>,
     pub floors_ended: Vec<(&'a Username, &'a ChannelName)>,
-    /// With the head at that moment: the user's floor, if it has none.
+    /// With the head at that moment: the user's floor, if it has none and none is set below.
     pub subscribed: Vec<(ConnectionId, &'a ChannelName, Position)>,
     pub floors_set: Vec<(&'a Username, &'a ChannelName, Position)>,
     pub unsubscribed: Vec<(ConnectionId, &'a ChannelName)>,
@@ -96,6 +96,8 @@ pub struct Rows<'a> {
     /// Up to which commit time entries go, of channels that keep them only so long.
     pub expired_channels: Vec<(&'a ChannelName, i64)>,
     pub forgotten: Vec<&'a Username>,
+    /// With the head at that moment.
+    pub forgotten_channels: Vec<(&'a ChannelName, Position)>,
     pub floors_expired: Option<NaiveDateTime>,
 }
 
@@ -135,6 +137,7 @@ impl<'a> Rows<'a> {
             trimmed_inboxes,
             expired_channels,
             forgotten,
+            forgotten_channels,
             floors_expired,
         } = self;
         channels.is_empty()
@@ -152,6 +155,7 @@ impl<'a> Rows<'a> {
             && trimmed_inboxes.is_empty()
             && expired_channels.is_empty()
             && forgotten.is_empty()
+            && forgotten_channels.is_empty()
             && floors_expired.is_none()
     }
 
@@ -160,6 +164,7 @@ impl<'a> Rows<'a> {
             Event::ChannelKept { name, uuid, settings } => self.channels.push((name, *uuid, settings)),
             Event::UserKept { name, uuid, profile } => self.users.push((name, *uuid, profile)),
             Event::UserForgotten { name } => self.forgotten.push(name),
+            Event::ChannelForgotten { name } => self.forgotten_channels.push((name, head)),
             Event::StateChanged { .. } => {}
             Event::ConnectionOpened { id, user } => self.opened.push((*id, user)),
             Event::ConnectionEnded { id } => self.ended.push(*id),

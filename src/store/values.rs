@@ -3,13 +3,13 @@
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::domain::channel::Logged;
 use crate::domain::draft::Held;
-use crate::domain::frame::Frame;
-use crate::domain::message::{Audience, Deletion, Edit, Message};
+use crate::domain::history::Logged;
+use crate::domain::message::{Audience, Message};
 use crate::domain::names::{ChannelName, Username};
 use crate::domain::position::{Epoch, Position};
 use crate::domain::settings::ChannelSettings;
+use crate::domain::tail::{Entry, Said};
 use crate::domain::timestamp::Timestamp;
 use crate::json;
 
@@ -49,7 +49,7 @@ pub(super) fn settings_of(
     }
 }
 
-/// A log entry as it was read.
+/// A log entry as it was read; that of an edit may have the content of its message.
 pub(super) struct EntryRow {
     pub(super) position: i64,
     pub(super) kind: i64,
@@ -63,6 +63,8 @@ pub(super) struct EntryRow {
     pub(super) audience: Option<String>,
     pub(super) body: Option<String>,
     pub(super) committed: i64,
+    /// When the message was committed.
+    pub(super) posted: i64,
 }
 
 impl EntryRow {
@@ -106,33 +108,16 @@ impl EntryRow {
         Ok(Held::Deletion { position: Position(self.position as u64), about })
     }
 
-    /// What a listener is shown late; the entry of an edit has got the content of its message.
-    pub(super) fn frame(self) -> sqlx::Result<Frame> {
-        let position = Some(Position(self.position as u64));
-        match self.kind {
-            0 => Ok(Frame::Message { position, message: self.logged()?.message }),
-            1 => Ok(edit_frame(position, &self.logged()?.message)),
-            _ => {
-                let audience = self.audience()?;
-                let (uuid, channel) = (self.uuid, self.channel()?);
-                let deletion = Deletion { uuid, channel, audience: Audience::default(), no_history: false };
-                Ok(Frame::Deletion { position, deletion: deletion.into(), audience: audience.into() })
-            }
-        }
+    /// The entry, and its channel.
+    pub(super) fn entry(self) -> sqlx::Result<(Option<ChannelName>, Entry)> {
+        let channel = self.channel()?;
+        let (position, committed, posted) = (Position(self.position as u64), self.committed, self.posted);
+        let about = self.about.map(|about| Position(about as u64));
+        let said = match (self.kind, about) {
+            (2, about) => Said::Deletion { uuid: self.uuid, about, audience: self.audience()?.into() },
+            (1, Some(about)) => Said::Edit { about, posted, message: self.logged()?.message },
+            _ => Said::Message(self.logged()?.message),
+        };
+        Ok((channel, Entry { position, committed, said }))
     }
-}
-
-/// An edit as it is shown late: all that the message says now.
-fn edit_frame(position: Option<Position>, message: &Message) -> Frame {
-    let edit = Edit {
-        uuid: message.uuid,
-        channel: message.channel.clone(),
-        sender: Some(message.sender.clone()),
-        body: message.body.clone(),
-        timestamp: Some(message.timestamp),
-        edited: message.edited.unwrap_or(message.timestamp),
-        audience: Audience::default(),
-        no_history: false,
-    };
-    Frame::Edit { position, edit: edit.into(), audience: message.audience.clone().into() }
 }

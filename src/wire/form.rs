@@ -14,7 +14,9 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::domain::names::{ChannelName, NameError, Username};
+use crate::domain::position::Cursor;
 use crate::domain::timestamp::Timestamp;
+use crate::domain::user::FloorAt;
 
 /// Most elements in one list or map: more than any application needs, few enough to walk under a
 /// lock.
@@ -60,6 +62,8 @@ pub const MISSING: &str = "Missing data for required field.";
 pub const NULL: &str = "Field may not be null.";
 /// A body or nested object has the wrong type.
 pub const WRONG_TYPE: &str = "Invalid input type.";
+/// A text that is no cursor.
+pub const NOT_A_CURSOR: &str = "Not a valid cursor.";
 const NOT_A_STRING: &str = "Not a valid string.";
 const NOT_A_UUID: &str = "Not a valid UUID.";
 
@@ -221,9 +225,14 @@ pub fn boolean(raw: &RawValue) -> Result<bool, Fault> {
     }
 }
 
-/// A whole number of at least `least` and at most 32 bits: a number (its fraction is cut off), a
-/// numeric string, or `true` for 1.
+/// A whole number of at least `least` and at most 32 bits.
 pub fn integer(raw: &RawValue, least: u32) -> Result<u32, Fault> {
+    integer_within(raw, least, u32::MAX)
+}
+
+/// A whole number of at least `least` and at most `most`: a number (its fraction is cut off), a
+/// numeric string, or `true` for 1.
+pub fn integer_within(raw: &RawValue, least: u32, most: u32) -> Result<u32, Fault> {
     const WRONG: &str = "Not a valid integer.";
     let value = match raw.get() {
         "true" => 1.0,
@@ -243,8 +252,8 @@ pub fn integer(raw: &RawValue, least: u32) -> Result<u32, Fault> {
     if whole < f64::from(least) {
         return Err(format!("Must be at least {least}.").into());
     }
-    if whole > f64::from(u32::MAX) {
-        return Err(format!("Must be at most {}.", u32::MAX).into());
+    if whole > f64::from(most) {
+        return Err(format!("Must be at most {most}.").into());
     }
     Ok(whole as u32)
 }
@@ -252,6 +261,23 @@ pub fn integer(raw: &RawValue, least: u32) -> Result<u32, Fault> {
 /// A date and time.
 pub fn timestamp(raw: &RawValue) -> Result<Timestamp, Fault> {
     text(raw).as_deref().and_then(Timestamp::parse).ok_or_else(|| "Not a valid datetime.".into())
+}
+
+/// A cursor.
+pub fn cursor(raw: &RawValue) -> Result<Cursor, Fault> {
+    text(raw).as_deref().and_then(|text| Cursor::parse(text).ok()).ok_or_else(|| NOT_A_CURSOR.into())
+}
+
+/// Where floors are put: a cursor, a date and time, or `earliest`.
+pub fn floor_at(raw: &RawValue) -> Result<FloorAt, Fault> {
+    let text = text(raw).ok_or(NOT_A_CURSOR)?;
+    if text == "earliest" {
+        return Ok(FloorAt::Earliest);
+    }
+    if let Some(time) = Timestamp::parse(&text) {
+        return Ok(FloorAt::Time(time.in_utc()));
+    }
+    Cursor::parse(&text).map(FloorAt::Cursor).map_err(|_| NOT_A_CURSOR.into())
 }
 
 /// A list or map has more than [`MAX_LIST`] elements.
@@ -425,6 +451,23 @@ mod tests {
     }
 
     #[test]
+    fn floors_are_put_at_cursors_times_or_the_beginning() {
+        let at = |text: &str| floor_at(raw(&format!("{text:?}"))).ok();
+        assert_eq!(at("earliest"), Some(FloorAt::Earliest));
+        assert_eq!(at("2026-11"), Some(FloorAt::Cursor(Cursor::parse("2026-11").unwrap())));
+        let time = Timestamp::parse("2026-11-24T06:28").unwrap().in_utc();
+        for text in ["2026-11-24T06:28", "2026-11-24T06:28:00Z", "2026-11-24 08:28+02:00"] {
+            assert_eq!(at(text), Some(FloorAt::Time(time)), "{text}");
+        }
+        for text in ["", "Earliest", "latest", "now", "2026-11-24", "A-1", "a-01"] {
+            assert_eq!(at(text), None, "{text}");
+        }
+        for other in ["5", "true", "[]", "{}", "\"\\ud800\""] {
+            assert_eq!(floor_at(raw(other)), Err(NOT_A_CURSOR.into()), "{other}");
+        }
+    }
+
+    #[test]
     fn of_repeated_keys_the_last_wins_and_nested_faults_are_found() {
         let mut form = Form::of(raw(r#"{"a": 5, "a": "x", "b": [1, "ok", null], "\u0063": null}"#)).unwrap();
         assert_eq!(form.required("a", string).as_deref(), Some("x"));
@@ -460,6 +503,7 @@ mod tests {
         fn no_json_panics(text in "[\\[\\]{}\":,0-9a-e\\\\u. -]{0,60}") {
             if let Ok(raw) = body(text.as_bytes()) {
                 let _ = (string(raw), boolean(raw), integer(raw, 0), uuid(raw), timestamp(raw), any_object(raw));
+                let _ = (cursor(raw), floor_at(raw));
                 let _ = (list(raw, string), map(raw, |_, raw| string(raw).map(drop)));
             }
         }

@@ -13,8 +13,9 @@ use crate::domain::operation::{Connected, DeleteOne, Posted, Receipt, StateRepor
 use crate::domain::position::{Cursor, Epoch, Position};
 use crate::domain::settings::ChannelSettings;
 use crate::domain::state::{Profile, UserState};
+use crate::domain::tail::Place;
 use crate::domain::timestamp::Timestamp;
-use crate::domain::view::{ChannelView, ChannelsView, Report};
+use crate::domain::view::{ChannelView, ChannelsView, HistoryView, Report};
 use crate::json::{Json, PublicState};
 
 #[derive(Serialize)]
@@ -303,6 +304,42 @@ pub fn deleted(deletions: &[(DeleteOne, Receipt)], epoch: &Epoch) -> String {
 /// The answer to `/info` and `/channel_config`.
 pub fn channels(view: &ChannelsView, epoch: &Epoch) -> String {
     text(&ChannelsReply::of(view, epoch))
+}
+
+/// The answer to `DELETE /user`.
+pub fn forgotten_user(name: &Username) -> String {
+    text(&std::collections::BTreeMap::from([("user", Json(name))]))
+}
+
+/// The answer to `DELETE /channel`.
+pub fn forgotten_channel(name: &ChannelName) -> String {
+    text(&std::collections::BTreeMap::from([("channel", Json(name))]))
+}
+
+#[derive(Serialize)]
+struct HistoryReply<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<Json<'a, ChannelName>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Json<'a, Username>>,
+    messages: Vec<MessageReply<'a>>,
+    cursor: Text<Cursor>,
+    has_more: bool,
+}
+
+/// The answer to `/history`.
+pub fn history(view: &HistoryView, epoch: &Epoch) -> String {
+    let (channel, user) = match &view.place {
+        Place::Channel(name) => (Some(Json(name)), None),
+        Place::Inbox(name) => (None, Some(Json(name))),
+    };
+    text(&HistoryReply {
+        channel,
+        user,
+        messages: view.messages.iter().map(|logged| MessageReply::in_history(logged, epoch)).collect(),
+        cursor: Text(Cursor { epoch: epoch.clone(), position: view.head }),
+        has_more: view.has_more,
+    })
 }
 
 #[derive(Serialize)]

@@ -11,16 +11,23 @@ use super::form::{self, Fault, Faults, Form, MAX_LIST, NULL, NotJson, WRONG_TYPE
 use crate::domain::message::{Audience, Deletion, Edit, Message};
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::operation::{
-    ChangeState, Configure, Connect, Delete, EditMessages, Post, PostOne, Subscribe, Unsubscribe,
+    ChangeState, Configure, Connect, Delete, EditMessages, ForgetChannel, ForgetUser, Post, PostOne, Subscribe,
+    Unsubscribe,
 };
 use crate::domain::settings::SettingsPatch;
 use crate::domain::state::{PublicKeys, UserState};
+use crate::domain::tail::Place;
 use crate::domain::timestamp::Timestamp;
-use crate::domain::view::InfoOptions;
+use crate::domain::view::{HistoryOptions, InfoOptions};
 use crate::json;
 
 /// Most users that the messages of one request name in all: each may be a row in the store.
 const MAX_RECIPIENTS: usize = 100_000;
+
+/// Messages in a page of history, unless the request says otherwise, and the most that it may say:
+/// an answer is made in memory.
+const DEFAULT_HISTORY_LIMIT: u32 = 50;
+const MAX_HISTORY_LIMIT: u32 = 1_000;
 
 /// Why a body is no request.
 #[derive(Debug)]
@@ -134,6 +141,7 @@ pub fn connect(body: &[u8]) -> Result<Connect, Invalid> {
     let state = form.optional("user_state", user_state).unwrap_or_default();
     let public_keys = form.optional("state_public_keys", public_keys).unwrap_or_else(|| Arc::from([]));
     let channel_configs = form.optional("channel_configs", channel_configs).unwrap_or_default();
+    let since = form.optional("since", form::floor_at);
     let info = info_field(&mut form);
     let user = form.finish(user)?;
     Ok(Connect {
@@ -146,6 +154,7 @@ pub fn connect(body: &[u8]) -> Result<Connect, Invalid> {
         user_state: state,
         public_keys,
         channel_configs,
+        since,
         info,
     })
 }
@@ -367,6 +376,36 @@ pub fn info(body: &[u8]) -> Result<InfoOptions, Invalid> {
     Ok(form.finish(options)?)
 }
 
+/// `POST /history`.
+pub fn history(body: &[u8]) -> Result<HistoryOptions, Invalid> {
+    let mut form = form(body)?;
+    let channel = form.optional("channel", form::channel_name);
+    let user = form.optional("user", form::username);
+    let limit = form.optional("limit", |raw| form::integer_within(raw, 1, MAX_HISTORY_LIMIT));
+    let before = form.optional("before", form::cursor);
+    let after = form.optional("after", form::cursor);
+    if form.has("channel") == form.has("user") {
+        form.fault("_schema", "Name either a channel or a user.");
+    }
+    let place = channel.map(Place::Channel).or(user.map(Place::Inbox));
+    let place = form.finish(place)?;
+    Ok(HistoryOptions { place, limit: limit.unwrap_or(DEFAULT_HISTORY_LIMIT), before, after })
+}
+
+/// `DELETE /user`.
+pub fn forget_user(body: &[u8]) -> Result<ForgetUser, Invalid> {
+    let mut form = form(body)?;
+    let user = form.required("user", form::username);
+    Ok(ForgetUser { user: form.finish(user)?, found: false })
+}
+
+/// `DELETE /channel`.
+pub fn forget_channel(body: &[u8]) -> Result<ForgetChannel, Invalid> {
+    let mut form = form(body)?;
+    let channel = form.required("channel", form::channel_name);
+    Ok(ForgetChannel { channel: form.finish(channel)?, found: false })
+}
+
 /// `POST /disconnect`.
 pub fn disconnect(body: &[u8]) -> Result<ConnectionId, Invalid> {
     let mut form = form(body)?;
@@ -443,7 +482,8 @@ mod tests {
             let _ = unsubscribe(&body, None);
             let _ = change_state(&body);
             let _ = (post(&body, now()), edit(&body, now()), delete(&body));
-            let _ = (configure(&body), info(&body), disconnect(&body));
+            let _ = (configure(&body), info(&body), disconnect(&body), history(&body));
+            let _ = (forget_user(&body), forget_channel(&body));
         }
     }
 }

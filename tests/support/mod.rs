@@ -11,16 +11,21 @@ use std::net::{SocketAddr, TcpListener};
 use std::ops::Deref;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use channelstream::app::Server;
 use channelstream::config::{Config, Secret};
+use channelstream::hub::Hub;
 use channelstream::signature::Signer;
 use futures_util::{SinkExt, StreamExt};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, redirect};
 use serde_json::{Value, json};
+use sqlx::postgres::PgConnection;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -105,7 +110,7 @@ pub fn without(mut value: Value, keys: &[&str]) -> Value {
 #[path = "postgres.rs"]
 pub mod postgres;
 
-/// What a test's store is kept in.
+/// What the stores of a test run are kept in: `TEST_ENGINE=postgres` runs the same tests on Postgres.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
     Sqlite,
@@ -113,37 +118,56 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The address of a new, empty store; a SQLite file lies in a folder.
-    pub async fn url(self, folder: &Path) -> String {
-        match self {
-            Self::Sqlite => format!("sqlite://{}/store.db", folder.display()),
-            Self::Postgres => postgres::shared().database().await,
+    pub fn of_this_run() -> Self {
+        match std::env::var("TEST_ENGINE").as_deref() {
+            Err(_) | Ok("" | "sqlite") => Self::Sqlite,
+            Ok("postgres") => Self::Postgres,
+            Ok(other) => panic!("TEST_ENGINE is sqlite or postgres, not {other}"),
         }
     }
 }
 
-/// Makes tests of functions that take an [`Engine`]: each runs on every engine.
-#[macro_export]
-macro_rules! on_every_engine {
-    ($($test:ident)+) => {
-        mod sqlite {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    super::$test($crate::support::Engine::Sqlite).await;
-                }
-            )+
-        }
+/// The address of a new, empty store; a SQLite file lies in a folder.
+pub fn new_store(folder: &Path) -> String {
+    match Engine::of_this_run() {
+        Engine::Sqlite => format!("sqlite://{}/store.db", folder.display()),
+        Engine::Postgres => postgres::shared().database(),
+    }
+}
 
-        mod postgres {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    super::$test($crate::support::Engine::Postgres).await;
-                }
-            )+
+/// A connection to look into a store with.
+pub enum Looking {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Looking {
+    pub async fn at(url: &str) -> Self {
+        if url.starts_with("postgres") {
+            return Self::Postgres(postgres::connect(url).await);
         }
-    };
+        let options: SqliteConnectOptions = url.parse().expect("a URL");
+        let options = options.read_only(true).busy_timeout(PATIENCE).disable_statement_logging();
+        Self::Sqlite(options.connect().await.expect("a file that can be read"))
+    }
+
+    /// The rows, of one column of text, of a query that both engines understand.
+    pub async fn rows(&mut self, sql: &'static str) -> Vec<String> {
+        match self {
+            Self::Sqlite(connection) => sqlx::query_scalar(sql).fetch_all(connection).await,
+            Self::Postgres(connection) => sqlx::query_scalar(sql).fetch_all(connection).await,
+        }
+        .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Ends before the store is opened again.
+    pub async fn close(self) {
+        match self {
+            Self::Sqlite(connection) => connection.close().await,
+            Self::Postgres(connection) => connection.close().await,
+        }
+        .expect("a connection that closes");
+    }
 }
 
 // ---- A server in the test ----
@@ -161,37 +185,17 @@ impl TestServer {
         Self::with(|_| {}).await
     }
 
-    /// Starts on an engine.
-    pub async fn on(engine: Engine) -> Self {
-        Self::on_with(engine, |_| {}).await
-    }
-
-    /// Starts on an engine with a configuration that differs from the defaults.
-    pub async fn on_with(engine: Engine, change: impl FnOnce(&mut Config)) -> Self {
-        let url = match engine {
-            Engine::Sqlite => None,
-            Engine::Postgres => Some(engine.url(Path::new("")).await),
-        };
-        Self::with(|config| {
-            if let Some(url) = url {
-                config.database_url = url.parse().expect("an address of a database");
-            }
-            change(config);
-        })
-        .await
-    }
-
     /// Starts with a configuration that differs from the defaults; values may be outside of what
     /// a file may say, to make time short.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().expect("a temporary folder");
-        let database = format!("sqlite://{}/store.db", directory.path().display());
+        let database = new_store(directory.path());
         let mut config = Config {
             host: "127.0.0.1".to_owned(),
             port: 0,
             secret: Secret::new("a secret of this test"),
             admin_secret: Secret::new("a password of this test"),
-            database_url: database.parse().expect("an address of a database"),
+            database_url: database.parse().expect("an address of a store"),
             drain_seconds: std::time::Duration::ZERO,
             ..Config::default()
         };
@@ -204,6 +208,11 @@ impl TestServer {
     /// The server itself.
     pub fn server(&self) -> &Server {
         self.running.as_ref().expect("a server that runs")
+    }
+
+    /// What is behind its edge.
+    pub fn hub(&self) -> Arc<Hub> {
+        self.server().hub().expect("the owner of its store")
     }
 
     pub fn client(&self) -> Client {
@@ -234,10 +243,7 @@ impl TestServer {
 
     /// Waits until so many listen.
     pub async fn listeners(&self, count: usize) {
-        until(&format!("{count} listeners"), async || {
-            self.server().hub().expect("the owner of its store").listener_count() == count
-        })
-        .await;
+        until(&format!("{count} listeners"), async || self.hub().listener_count() == count).await;
     }
 }
 
@@ -301,17 +307,23 @@ impl Process {
     /// Does not start it yet.
     pub fn new(settings: &[(&str, &str)]) -> Self {
         let secret = "a secret of this test";
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        // Short where it can be: some tests look for it in what the process says.
+        let database = match Engine::of_this_run() {
+            Engine::Sqlite => "sqlite://store.db".to_owned(),
+            Engine::Postgres => new_store(directory.path()),
+        };
         let mut all = vec![
             ("host", "127.0.0.1"),
             ("secret", secret),
             ("admin_secret", "a password of this test"),
-            ("database_url", "sqlite://store.db"),
+            ("database_url", &database),
             ("drain_seconds", "0"),
         ];
         all.extend(settings);
         let port = free_port();
         Self {
-            directory: tempfile::tempdir().expect("a temporary folder"),
+            directory,
             settings: all.iter().map(|(key, value)| (key.to_uppercase(), (*value).to_owned())).collect(),
             port,
             child: None,

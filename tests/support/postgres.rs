@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
 use tempfile::TempDir;
 
 /// How long the server may take to start.
@@ -140,10 +140,12 @@ impl PostgresServer {
     }
 
     /// Makes a new, empty database and says where it is.
-    pub async fn database(&self) -> String {
+    pub fn database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        let mut connection = connect(&self.url("postgres")).await;
-        connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.expect("a new database");
+        let mut createdb = Command::new(programs().join("createdb"));
+        createdb.arg("-h").arg(self.folder.path()).arg("-p").arg(self.port.to_string());
+        let made = createdb.args(["-U", "postgres", &name]).output().expect("createdb");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         self.url(&name)
     }
 

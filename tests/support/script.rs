@@ -8,6 +8,7 @@
 //!
 //! ```text
 //! ann connects a1 to news, sport with mood=1 fresh x='y' public mood configured presence history=2
+//! ann connects a1 to news since earliest      or since #3, a cursor; since 30s, a time after the world began
 //! a1 subscribes to talk configured …          a1 unsubscribes from talk
 //! ann sets mood=2 public mood                 `public nothing` clears the keys
 //! configure news presence lists state history=2 size=3 replay=5 ttl=60 frames=off
@@ -23,6 +24,7 @@
 //! 16 seconds pass     with a sweep each second, where anything is due
 //! 16 seconds later    without
 //! sweep               right now
+//! delete user ann              delete channel news
 //! forget ann, bob idle 30      expire floors      expire messages
 //! restart             of the server
 //! show news, sport [for ann] [without users, history, @sport]

@@ -44,6 +44,14 @@ impl Server {
     /// # Errors
     /// If it does not become ready; with what it said.
     pub async fn start(database: &Path) -> anyhow::Result<Self> {
+        Self::start_with(database, &[]).await
+    }
+
+    /// The same with more settings: names of environment variables after `CHANNELSTREAM_`, and values.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_with(database: &Path, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         let program = program()?;
         let port = free_port()?;
         let log = database.with_file_name("server.log");
@@ -54,7 +62,7 @@ impl Server {
                 command.env_remove(name);
             }
         }
-        for (key, value) in SETTINGS {
+        for (key, value) in SETTINGS.iter().chain(settings) {
             command.env(format!("CHANNELSTREAM_{key}"), value);
         }
         let database = format!("sqlite://{}", database.display());
@@ -99,6 +107,22 @@ impl Server {
     /// From being started until it said that it was ready.
     pub fn ready_after(&self) -> Duration {
         self.ready_after
+    }
+
+    /// Tells it to stop in good order and waits until it has; gives all that it has logged.
+    ///
+    /// # Errors
+    /// If it cannot be told.
+    pub async fn stop(mut self) -> anyhow::Result<String> {
+        let told = Command::new("kill").arg(self.child.id().to_string()).status().context("`kill` cannot be run")?;
+        let started = Instant::now();
+        while told.success() && self.child.try_wait()?.is_none() {
+            if started.elapsed() > PATIENCE {
+                bail!("the server does not stop");
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(fs::read_to_string(&self.log)?)
     }
 
     /// The last lines of its log, which has only warnings and errors.

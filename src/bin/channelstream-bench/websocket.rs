@@ -19,13 +19,15 @@ pub const CLOSE: u8 = 8;
 /// A frame's payload cannot be longer than this.
 const MAX_PAYLOAD: u64 = 1 << 40;
 
-/// Opens the websocket of a connection; gives its TCP connection, and what came after the handshake.
-pub async fn open(target: &Target, connection: Uuid) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+/// Opens the websocket of a connection, for a listener that goes on at a cursor if it has one; gives
+/// its TCP connection, and what came after the handshake.
+pub async fn open(target: &Target, connection: Uuid, since: Option<&str>) -> anyhow::Result<(TcpStream, Vec<u8>)> {
     let mut stream = target.open().await?;
     let mut request = Vec::new();
+    let since = since.map(|cursor| format!("&since={cursor}")).unwrap_or_default();
     write!(
         request,
-        "GET /ws?conn_id={connection} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET /ws?conn_id={connection}{since} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: Y2hhbm5lbHN0cmVhbS0xMg==\r\n\r\n",
         target.authority
     )?;

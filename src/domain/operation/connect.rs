@@ -1,5 +1,7 @@
 //! `/connect`: lets a listener in.
 
+use std::collections::BTreeSet;
+
 use hashbrown::HashMap;
 use uuid::Uuid;
 
@@ -13,6 +15,7 @@ use crate::domain::router::{Needs, Router};
 use crate::domain::settings::SettingsPatch;
 use crate::domain::state::{Profile, PublicKeys, UserState};
 use crate::domain::timestamp::Moment;
+use crate::domain::user::FloorAt;
 use crate::domain::view::{ChannelsView, InfoOptions};
 
 /// A user comes with a new connection, or brings more channels to one it has.
@@ -36,6 +39,8 @@ pub struct Connect {
     pub public_keys: PublicKeys,
     /// Settings for channels that this creates.
     pub channel_configs: HashMap<ChannelName, SettingsPatch>,
+    /// Where the user's floors in these channels are put; none: they stay where they are.
+    pub since: Option<FloorAt>,
     /// What the answer shows.
     pub info: InfoOptions,
 }
@@ -63,6 +68,9 @@ impl Operation for Connect {
     fn needs(&self, _router: &Router, needs: &mut Needs) {
         needs.users.insert(self.user.clone());
         needs.channels.extend(self.channels.iter().cloned());
+        if let Some(FloorAt::Time(time)) = self.since {
+            needs.times.insert(time);
+        }
     }
 
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
@@ -75,7 +83,8 @@ impl Operation for Connect {
         draft.add(Event::ConnectionOpened { id: self.id, user: self.user.clone() });
         let current = connection.map(|connection| &connection.channels);
         let wanted = self.channels.iter().zip(&self.channel_uuids);
-        add_subscriptions(self.id, &self.user, current, wanted, &self.channel_configs, router, draft)
+        add_subscriptions(self.id, &self.user, current, wanted, &self.channel_configs, router, draft)?;
+        self.decide_floors(router, draft)
     }
 
     fn outcome(mut self, router: &Router, moment: Moment) -> Connected {
@@ -110,6 +119,21 @@ impl Connect {
             uuid: known.map_or(self.user_uuid, |user| user.uuid),
             profile: Profile::new(state, self.public_keys.clone()),
         });
+        Ok(())
+    }
+
+    fn decide_floors(&self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
+        let Some(since) = &self.since else { return Ok(()) };
+        // Another that puts the same floor elsewhere must come before or after.
+        draft.touch(Key::User(self.user.clone()), Touch::Exclusive)?;
+        let position = match since {
+            FloorAt::Earliest => Position(0),
+            FloorAt::Cursor(cursor) => router.resolve(cursor, draft.head()).ok_or(Refusal::UnknownCursor)?,
+            FloorAt::Time(time) => draft.position_at(*time),
+        };
+        for channel in self.channels.iter().collect::<BTreeSet<_>>() {
+            draft.add(Event::FloorSet { user: self.user.clone(), channel: channel.clone(), position });
+        }
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::contract::Operation;
 use super::post::shown_in;
 use crate::domain::draft::{Draft, Held, Key, Touch, Undecided};
-use crate::domain::event::{Event, Original};
+use crate::domain::event::Event;
 use crate::domain::message::{Audience, Edit, Message};
 use crate::domain::names::{ChannelName, Username};
 use crate::domain::position::Position;
@@ -61,7 +61,7 @@ fn decide_one(edit: &Arc<Edit>, router: &Router, draft: &mut Draft) -> Result<Re
         Some(Held::Message(mut logged)) => {
             touch_holders(&logged.message, draft)?;
             let position = draft.next_position();
-            let original = Original { position: logged.position, edit: logged.edit };
+            let original = logged.clone();
             let message = Arc::new(edit.applied_to(&logged.message));
             logged.message = message.clone();
             logged.edit = Some(position);

@@ -3,6 +3,8 @@
 
 mod channel_config;
 mod connect;
+mod forget;
+mod history;
 mod info;
 mod message;
 mod subscription;
@@ -10,6 +12,8 @@ mod user_state;
 
 pub use channel_config::channel_config;
 pub use connect::connect;
+pub use forget::{forget_channel, forget_user};
+pub use history::history;
 pub use info::info;
 pub use message::{delete, edit, post};
 pub use subscription::{subscribe, unsubscribe};

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::session::{Address, classify};
 use crate::domain::position::Position;
 use crate::store::archive::{
-    ChannelRow, ConnectionRow, EpochRow, Extent, InboxRow, LogRow, MembershipRow, Page, SubscriptionRow, Table,
-    UserRow, gather,
+    ChannelRow, ConnectionRow, EpochRow, Extent, ForgottenUserRow, InboxRow, LogRow, MembershipRow, Page,
+    SubscriptionRow, Table, UserRow, gather,
 };
 use crate::store::contract::{Archive, Pages, StoreError};
 
@@ -44,7 +44,8 @@ impl Archive for PostgresArchive {
                    (SELECT count(*) FROM inbox) AS "inbox!",
                    (SELECT count(*) FROM connections) AS "connections!",
                    (SELECT count(*) FROM subscriptions) AS "subscriptions!",
-                   (SELECT count(*) FROM memberships) AS "memberships!""#
+                   (SELECT count(*) FROM memberships) AS "memberships!",
+                   (SELECT count(*) FROM forgotten_users) AS "forgotten_users!""#
         )
         .fetch_one(&mut self.connection)
         .await
@@ -58,6 +59,7 @@ impl Archive for PostgresArchive {
             row.connections,
             row.subscriptions,
             row.memberships,
+            row.forgotten_users,
         ];
         Ok(Extent::new(row.head, rows))
     }
@@ -117,6 +119,10 @@ impl Archive for PostgresArchive {
                 );
                 Box::pin(gather(rows.fetch(connection).map_err(classify)))
             }
+            Table::ForgottenUsers => {
+                let rows = query_as!(ForgottenUserRow, "SELECT name, trimmed FROM forgotten_users ORDER BY name -- pg");
+                Box::pin(gather(rows.fetch(connection).map_err(classify)))
+            }
         }
     }
 
@@ -169,7 +175,9 @@ async fn finish(connection: &mut PgConnection, head: i64) -> sqlx::Result<()> {
     .fetch_one(&mut *connection)
     .await?;
     // Good plans need not wait for the database to look by itself.
-    connection.execute("ANALYZE channels, users, log, inbox, connections, subscriptions, memberships").await?;
+    connection
+        .execute("ANALYZE channels, users, log, inbox, connections, subscriptions, memberships, forgotten_users")
+        .await?;
     connection.execute("COMMIT").await?;
     Ok(())
 }
@@ -295,6 +303,15 @@ async fn add(connection: &mut PgConnection, page: &Page) -> sqlx::Result<()> {
                 &column(rows, |row| row.channel),
                 &column(rows, |row| row.floor),
                 &column(rows, |row| row.left) as &[Option<i64>]
+            )
+            .execute(connection)
+            .await?;
+        }
+        Page::ForgottenUsers(rows) => {
+            query!(
+                "INSERT INTO forgotten_users (name, trimmed) SELECT * FROM UNNEST($1::text[], $2::bigint[])",
+                &column(rows, |row| row.name.as_str()) as &[&str],
+                &column(rows, |row| row.trimmed)
             )
             .execute(connection)
             .await?;

@@ -12,20 +12,24 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::archive::PostgresArchive;
-use super::read::{read_channels, read_connections, read_held, read_users};
+use super::history::read_history;
+use super::read::{read_channels, read_connections, read_held, read_positions, read_users};
 use super::replay::{read_holding, read_replay};
 use super::session::{Address, Identity, Reader, Session, classify};
-use super::write::{texts, write};
+use super::tails::read_tails;
+use super::values::texts;
+use super::write::write;
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
-use crate::domain::position::{Numbering, Position};
+use crate::domain::position::{Epoch, Numbering, Position};
 use crate::domain::replay::Doubt;
+use crate::domain::tail::{Place, TailPart};
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
 use crate::store::contract::{
-    Archive, Batch, Database, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals,
-    StoredConnection,
+    Archive, Batch, Database, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Start, Store, StoreError,
+    StoreOptions, StoreTotals, StoredConnection,
 };
 use crate::store::migrate;
 use crate::store::values::{channel_name, epoch_of, username};
@@ -142,6 +146,16 @@ impl Database for PostgresDatabase {
         Ok(Some((Arc::new(store), start)))
     }
 
+    async fn begin_epoch(&self) -> Result<Option<(Epoch, Position)>, StoreError> {
+        let mut session = self.address.connect().await?;
+        if !self.address.within(session.try_lock()).await? {
+            return Ok(None);
+        }
+        let begun = self.address.within(number_anew(&mut session.connection)).await?;
+        self.address.within(session.connection.close()).await?;
+        Ok(Some(begun))
+    }
+
     async fn archive(&self) -> Result<Option<Box<dyn Archive>>, StoreError> {
         let Some(archive) = PostgresArchive::open(&self.address).await? else { return Ok(None) };
         Ok(Some(Box::new(archive)))
@@ -169,14 +183,7 @@ impl Database for PostgresDatabase {
 /// shown of it.
 async fn take_over(connection: &mut PgConnection, owner: Uuid, shown: Position) -> sqlx::Result<Start> {
     let mut transaction = connection.begin().await?;
-    let head = query_scalar!(
-        "INSERT INTO meta (id, head, last_batch, owner) VALUES (1, 0, $1, $2)
-         ON CONFLICT (id) DO UPDATE SET owner = excluded.owner RETURNING head",
-        Uuid::nil(),
-        owner
-    )
-    .fetch_one(&mut *transaction)
-    .await?;
+    let head = own(&mut transaction, owner).await?;
     let latest = query_scalar!("SELECT committed FROM log ORDER BY position DESC LIMIT 1 -- pg")
         .fetch_optional(&mut *transaction)
         .await?;
@@ -185,11 +192,7 @@ async fn take_over(connection: &mut PgConnection, owner: Uuid, shown: Position) 
         .await?;
     let epoch = match newest {
         Some(id) if head as u64 >= shown.0 => id,
-        _ => {
-            let id = Uuid::new_v4().simple().to_string()[..8].to_owned();
-            query!("INSERT INTO epochs (id, after) VALUES ($1, $2)", id, head).execute(&mut *transaction).await?;
-            id
-        }
+        _ => add_epoch(&mut transaction, head).await?,
     };
     let epochs = query!("SELECT id, after FROM epochs ORDER BY number -- pg").fetch_all(&mut *transaction).await?;
     transaction.commit().await?;
@@ -197,6 +200,32 @@ async fn take_over(connection: &mut PgConnection, owner: Uuid, shown: Position) 
     let numbering = Numbering::new(epochs.collect::<sqlx::Result<_>>()?);
     let (head, latest) = (Position(head as u64), from_micros(latest.unwrap_or_default()));
     Ok(Start { epoch: epoch_of(&epoch)?, head, latest, numbering })
+}
+
+/// Notes whose the store is; gives its head.
+async fn own(connection: &mut PgConnection, owner: Uuid) -> sqlx::Result<i64> {
+    query_scalar!(
+        "INSERT INTO meta (id, head, last_batch, owner) VALUES (1, 0, $1, $2)
+         ON CONFLICT (id) DO UPDATE SET owner = excluded.owner RETURNING head",
+        Uuid::nil(),
+        owner
+    )
+    .fetch_one(connection)
+    .await
+}
+
+async fn add_epoch(connection: &mut PgConnection, head: i64) -> sqlx::Result<String> {
+    let id = Uuid::new_v4().simple().to_string()[..8].to_owned();
+    query!("INSERT INTO epochs (id, after) VALUES ($1, $2)", id, head).execute(connection).await?;
+    Ok(id)
+}
+
+async fn number_anew(connection: &mut PgConnection) -> sqlx::Result<(Epoch, Position)> {
+    let mut transaction = connection.begin().await?;
+    let head = own(&mut transaction, Uuid::nil()).await?;
+    let id = add_epoch(&mut transaction, head).await?;
+    transaction.commit().await?;
+    Ok((epoch_of(&id)?, Position(head as u64)))
 }
 
 impl PostgresStore {
@@ -308,6 +337,19 @@ impl Store for PostgresStore {
         Ok(held)
     }
 
+    async fn positions_at(
+        &self,
+        times: &HashSet<NaiveDateTime>,
+    ) -> Result<HashMap<NaiveDateTime, Position>, StoreError> {
+        if times.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let mut reader = self.reader().await?;
+        let positions = self.address.within(read_positions(&mut reader, times)).await?;
+        reader.done();
+        Ok(positions)
+    }
+
     async fn replay(&self, asked: &ReplayQuery<'_>) -> Result<ReplayPage, StoreError> {
         let mut reader = self.reader().await?;
         let page = self.address.within(read_replay(&mut reader, asked)).await?;
@@ -323,6 +365,23 @@ impl Store for PostgresStore {
         let holding = self.address.within(read_holding(&mut reader, user.as_str(), doubts)).await?;
         reader.done();
         Ok(holding)
+    }
+
+    async fn tails(&self, places: &[(Place, Position)], limit: u32, bytes: u32) -> Result<Vec<TailPart>, StoreError> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut reader = self.reader().await?;
+        let tails = self.address.within(read_tails(&mut reader, places, limit, bytes)).await?;
+        reader.done();
+        Ok(tails)
+    }
+
+    async fn history(&self, asked: &HistoryQuery<'_>) -> Result<Option<HistoryPage>, StoreError> {
+        let mut reader = self.reader().await?;
+        let page = self.address.within(read_history(&mut reader, asked)).await?;
+        reader.done();
+        Ok(page)
     }
 
     async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError> {

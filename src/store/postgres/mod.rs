@@ -7,10 +7,13 @@
 
 mod archive;
 mod engine;
+mod history;
 mod read;
 mod replay;
 mod retention;
 mod session;
+mod tails;
+mod values;
 mod write;
 
 pub use engine::PostgresDatabase;

@@ -1,16 +1,19 @@
 //! Reading what memory lacks. What takes several queries takes them in one snapshot.
 
-use hashbrown::HashMap;
+use chrono::NaiveDateTime;
+use hashbrown::{HashMap, HashSet};
 use sqlx::postgres::PgConnection;
-use sqlx::query;
+use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::session::snapshot;
-use crate::domain::channel::{Channel, Retained};
+use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
+use crate::domain::history::Retained;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::Position;
 use crate::domain::state::Profile;
+use crate::domain::tail::Tail;
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::{Floor, User};
 use crate::json;
@@ -24,7 +27,7 @@ pub(super) async fn read_channels(
     let mut transaction = snapshot(reader).await?;
     let rows = query!(
         r#"SELECT id, name, uuid, notify_presence, store_history, history_size, broadcast_presence_with_user_lists,
-               notify_state, store_frames, replay_size, history_ttl,
+               notify_state, store_frames, replay_size, history_ttl, trimmed,
                greatest(last_active,
                    (SELECT committed FROM log WHERE channel = channels.id ORDER BY position DESC LIMIT 1))
                    AS "last_active!",
@@ -36,7 +39,7 @@ pub(super) async fn read_channels(
     .fetch_all(&mut *transaction)
     .await?;
     let mut channels = HashMap::with_capacity(rows.len());
-    let mut names_by_id = HashMap::with_capacity(rows.len());
+    let mut with_history = Vec::new();
     for row in rows {
         let flags = [
             row.notify_presence,
@@ -48,17 +51,20 @@ pub(super) async fn read_channels(
         let settings = settings_of(flags, row.history_size, row.replay_size, row.history_ttl);
         let mut channel = Channel::new(row.uuid, settings, from_micros(row.last_active));
         channel.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
+        if channel.retained.is_empty() {
+            channel.tail = Tail::whole(Position(row.trimmed as u64));
+        }
         let name = channel_name(&row.name)?;
         if channel.retained.messages > 0 {
-            names_by_id.insert(row.id, name.clone());
+            with_history.push(row.id);
         }
         channels.insert(name, channel);
     }
-    if !names_by_id.is_empty() {
-        let with_history: Vec<i64> = names_by_id.keys().copied().collect();
-        let rows = query!(
-            r#"SELECT channels.id AS channel, l.position, l.edit, l.uuid, l.sender, l.timestamp, l.edited, l.audience,
-                   l.body, l.committed
+    if !with_history.is_empty() {
+        let rows = query_as!(
+            EntryRow,
+            r#"SELECT l.position AS "position!", l.kind::bigint AS "kind!", l.about, l.edit, l.uuid AS "uuid!", channels.name AS "channel?", l.sender,
+                   l.timestamp, l.edited, l.audience, l.body, l.committed AS "committed!", l.committed AS "posted!"
                FROM channels CROSS JOIN LATERAL
                    (SELECT * FROM log WHERE log.channel = channels.id AND log.kind = 0
                     ORDER BY log.position DESC LIMIT channels.history_size) AS l
@@ -68,24 +74,10 @@ pub(super) async fn read_channels(
         )
         .fetch_all(&mut *transaction)
         .await?;
-        for row in rows {
-            let Some(name) = names_by_id.get(&row.channel) else { continue };
-            let entry = EntryRow {
-                position: row.position,
-                kind: 0,
-                about: None,
-                edit: row.edit,
-                uuid: row.uuid,
-                channel: Some(name.to_string()),
-                sender: row.sender,
-                timestamp: row.timestamp,
-                edited: row.edited,
-                audience: row.audience,
-                body: row.body,
-                committed: row.committed,
-            };
-            if let Some(channel) = channels.get_mut(name) {
-                channel.history.push(entry.logged()?);
+        for entry in rows {
+            let logged = entry.logged()?;
+            if let Some(channel) = logged.message.channel.as_ref().and_then(|name| channels.get_mut(name)) {
+                channel.history.push(logged);
                 channel.cut_history();
             }
         }
@@ -97,7 +89,7 @@ pub(super) async fn read_channels(
 pub(super) async fn read_users(reader: &mut PgConnection, names: &[&str]) -> sqlx::Result<HashMap<Username, User>> {
     let mut transaction = snapshot(reader).await?;
     let rows = query!(
-        r#"SELECT name, uuid, state, public_keys, created, last_active,
+        r#"SELECT name, uuid, state, public_keys, created, last_active, trimmed,
                (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
                 WHERE inbox."user" = users.id AND log.kind = 0) AS "messages!",
                (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
@@ -115,6 +107,9 @@ pub(super) async fn read_users(reader: &mut PgConnection, names: &[&str]) -> sql
         let profile = Profile::new(state, public_keys);
         let mut user = User::new(row.uuid, profile, from_micros(row.last_active));
         user.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
+        if user.retained.is_empty() {
+            user.tail = Tail::whole(Position(row.trimmed as u64));
+        }
         user.created = Position(row.created as u64);
         users.insert(username(&row.name)?, user);
     }
@@ -138,9 +133,10 @@ pub(super) async fn read_users(reader: &mut PgConnection, names: &[&str]) -> sql
 }
 
 pub(super) async fn read_held(reader: &mut PgConnection, uuids: &[Uuid]) -> sqlx::Result<HeldByUuid> {
-    let rows = query!(
-        r#"SELECT l.position, l.kind, l.about, l.edit, l.uuid, l.sender, l.timestamp, l.edited, l.audience, l.body,
-               l.committed, channels.name AS "channel?"
+    let rows = query_as!(
+        EntryRow,
+        r#"SELECT l.position AS "position!", l.kind::bigint AS "kind!", l.about, l.edit, l.uuid AS "uuid!", channels.name AS "channel?", l.sender,
+               l.timestamp, l.edited, l.audience, l.body, l.committed AS "committed!", l.committed AS "posted!"
            FROM log AS l LEFT JOIN channels ON channels.id = l.channel
            WHERE l.kind IN (0, 2) AND l.uuid = ANY($1)
            ORDER BY l.position"#,
@@ -149,24 +145,49 @@ pub(super) async fn read_held(reader: &mut PgConnection, uuids: &[Uuid]) -> sqlx
     .fetch_all(reader)
     .await?;
     let mut held = HeldByUuid::with_capacity(rows.len());
-    for row in rows {
-        let entry = EntryRow {
-            position: row.position,
-            kind: row.kind.into(),
-            about: row.about,
-            edit: row.edit,
-            uuid: row.uuid,
-            channel: row.channel,
-            sender: row.sender,
-            timestamp: row.timestamp,
-            edited: row.edited,
-            audience: row.audience,
-            body: row.body,
-            committed: row.committed,
-        };
+    for entry in rows {
         held.insert((entry.uuid, entry.channel()?), entry.held()?);
     }
     Ok(held)
+}
+
+pub(super) async fn read_positions(
+    reader: &mut PgConnection,
+    times: &HashSet<NaiveDateTime>,
+) -> sqlx::Result<HashMap<NaiveDateTime, Position>> {
+    let mut transaction = snapshot(reader).await?;
+    let mut positions = HashMap::with_capacity(times.len());
+    for time in times {
+        let position = newest_by(&mut transaction, time.and_utc().timestamp_micros()).await?;
+        positions.insert(*time, Position(position as u64));
+    }
+    transaction.commit().await?;
+    Ok(positions)
+}
+
+/// The newest entry that was committed by a time; 0 if there is none. Commit times never decrease,
+/// so halving finds it without an index.
+pub(super) async fn newest_by(connection: &mut PgConnection, time: i64) -> sqlx::Result<i64> {
+    // All up to `low` was committed by then, all after `high` later.
+    let (mut low, mut newest) = (0, 0);
+    let mut high = query_scalar!("SELECT head FROM meta WHERE id = 1 -- pg").fetch_one(&mut *connection).await?;
+    while low < high {
+        let middle = low + (high - low + 1) / 2;
+        let entry = query!(
+            "SELECT position, committed FROM log
+             WHERE position > $1 AND position <= $2 ORDER BY position DESC LIMIT 1",
+            low,
+            middle
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+        match entry {
+            Some(entry) if entry.committed > time => high = entry.position - 1,
+            Some(entry) => (newest, low) = (entry.position, middle),
+            None => low = middle,
+        }
+    }
+    Ok(newest)
 }
 
 pub(super) async fn read_connections(reader: &mut PgConnection) -> sqlx::Result<Vec<StoredConnection>> {

@@ -1,10 +1,10 @@
 //! Reading what a listener has missed.
 
 use sqlx::postgres::PgConnection;
-use sqlx::{query, query_scalar};
+use sqlx::{query, query_as, query_scalar};
 
 use super::session::snapshot;
-use super::write::texts;
+use super::values::texts;
 use crate::domain::names::ChannelName;
 use crate::domain::position::Position;
 use crate::domain::replay::Doubt;
@@ -18,7 +18,8 @@ pub(super) async fn read_replay(reader: &mut PgConnection, asked: &ReplayQuery<'
     let column = |position: Position| i64::try_from(position.0).unwrap_or(i64::MAX);
     let starts: Vec<i64> = asked.channels.iter().map(|(_, from)| column(*from)).collect();
     let at = asked.at.and_utc().timestamp_micros();
-    let rows = query!(
+    let rows = query_as!(
+        EntryRow,
         r#"WITH found AS (
              SELECT l.position
              FROM UNNEST($1::text[], $2::bigint[]) AS scope (name, start)
@@ -35,9 +36,10 @@ pub(super) async fn read_replay(reader: &mut PgConnection, asked: &ReplayQuery<'
                AND NOT (l.kind IN (1, 2) AND coalesce(l.about > $7, false))
              ORDER BY 1 LIMIT $8
            )
-           SELECT l.position, l.kind, l.uuid, channels.name AS "channel?", coalesce(m.sender, l.sender) AS sender,
-               coalesce(m.timestamp, l.timestamp) AS timestamp, coalesce(m.edited, l.edited) AS edited,
-               coalesce(m.audience, l.audience) AS audience, coalesce(m.body, l.body) AS body, l.committed
+           SELECT l.position AS "position!", l.kind::bigint AS "kind!", l.about, l.edit, l.uuid AS "uuid!", channels.name AS "channel?",
+               coalesce(m.sender, l.sender) AS sender, coalesce(m.timestamp, l.timestamp) AS timestamp,
+               coalesce(m.edited, l.edited) AS edited, coalesce(m.audience, l.audience) AS audience,
+               coalesce(m.body, l.body) AS body, l.committed AS "committed!", coalesce(m.committed, l.committed) AS "posted!"
            FROM found JOIN log AS l ON l.position = found.position
            LEFT JOIN log AS m ON l.kind = 1 AND m.position = l.about
            LEFT JOIN channels ON channels.id = l.channel
@@ -55,21 +57,8 @@ pub(super) async fn read_replay(reader: &mut PgConnection, asked: &ReplayQuery<'
     .await?;
     let mut page = ReplayPage::default();
     for row in rows {
-        let entry = EntryRow {
-            position: row.position,
-            kind: row.kind.into(),
-            about: None,
-            edit: None,
-            uuid: row.uuid,
-            channel: row.channel,
-            sender: row.sender,
-            timestamp: row.timestamp,
-            edited: row.edited,
-            audience: row.audience,
-            body: row.body,
-            committed: row.committed,
-        };
-        page.frames.push(entry.frame()?);
+        let (channel, entry) = row.entry()?;
+        page.frames.push(entry.frame(channel.as_ref()));
     }
     let rows = query!(
         r#"SELECT channels.name, greatest(channels.trimmed,

@@ -4,9 +4,10 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{query, query_scalar};
 
-use super::write::texts;
-use crate::domain::channel::Retained;
+use super::values::texts;
+use crate::domain::history::Retained;
 use crate::domain::names::{ChannelName, Username};
+use crate::domain::position::Position;
 
 /// Drops what is older than the newest entries of each channel, and notes how far that goes.
 pub(super) async fn trim_channels(
@@ -154,14 +155,49 @@ async fn drop_inbox(connection: &mut PgConnection, user: i64, all: i64, deletion
     Ok(())
 }
 
+/// Users go with all they have; where an inbox went, the name stays with how far that goes, for
+/// whoever has the name next.
 pub(super) async fn forget_users(connection: &mut PgConnection, names: &[&str]) -> sqlx::Result<()> {
     let users = query_scalar!("SELECT id FROM users WHERE name = ANY($1)", names as &[&str])
         .fetch_all(&mut *connection)
         .await?;
     for user in users {
         drop_inbox(connection, user, i64::MAX, i64::MAX).await?;
+        query!(
+            "INSERT INTO forgotten_users (name, trimmed) SELECT name, trimmed FROM users WHERE id = $1 AND trimmed > 0",
+            user
+        )
+        .execute(&mut *connection)
+        .await?;
         query!(r#"DELETE FROM memberships WHERE "user" = $1"#, user).execute(&mut *connection).await?;
         query!("DELETE FROM users WHERE id = $1", user).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Channels go with all they have; their rows stay for the name, its place in the order of
+/// creation, and how far that goes.
+pub(super) async fn forget_channels(
+    connection: &mut PgConnection,
+    forgotten: &[(&ChannelName, Position)],
+) -> sqlx::Result<()> {
+    let names = texts(forgotten.iter().map(|(name, _)| name.as_str()));
+    let heads: Vec<i64> = forgotten.iter().map(|(_, head)| head.0 as i64).collect();
+    let channels = query!(
+        "SELECT channels.id, f.head
+         FROM UNNEST($1::text[], $2::bigint[]) AS f (name, head) JOIN channels ON channels.name = f.name",
+        &names as &[&str],
+        &heads
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for channel in channels {
+        drop_entries(connection, channel.id, i64::MAX, i64::MAX).await?;
+        query!("DELETE FROM subscriptions WHERE channel = $1", channel.id).execute(&mut *connection).await?;
+        query!("DELETE FROM memberships WHERE channel = $1", channel.id).execute(&mut *connection).await?;
+        query!("UPDATE channels SET deleted = $2, history_ttl = NULL WHERE id = $1", channel.id, channel.head)
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(())
 }

@@ -5,7 +5,8 @@ use sqlx::postgres::PgConnection;
 use sqlx::{Connection, query, query_scalar};
 use uuid::Uuid;
 
-use super::retention::{expire_channels, forget_users, trim_channels, trim_inboxes};
+use super::retention::{expire_channels, forget_channels, forget_users, trim_channels, trim_inboxes};
+use super::values::texts;
 use crate::domain::names::{ChannelName, Username};
 use crate::json;
 use crate::store::contract::Batch;
@@ -38,16 +39,14 @@ pub(super) async fn write(writer: &mut PgConnection, owner: Uuid, batch: &Batch)
     if !rows.forgotten.is_empty() {
         forget_users(connection, &texts(rows.forgotten.iter().map(|name| name.as_str()))).await?;
     }
+    if !rows.forgotten_channels.is_empty() {
+        forget_channels(connection, &rows.forgotten_channels).await?;
+    }
     if let Some(left_before) = rows.floors_expired {
         let left_before = left_before.and_utc().timestamp_micros();
         query!(r#"DELETE FROM memberships WHERE "left" <= $1"#, left_before).execute(&mut *connection).await?;
     }
     transaction.commit().await
-}
-
-/// A list of texts as an array.
-pub(super) fn texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-    texts.into_iter().collect()
 }
 
 /// Moves the head, under the lock of its row, and adds new entries to the log and to inboxes.
@@ -173,8 +172,9 @@ async fn write_users(connection: &mut PgConnection, rows: &Rows<'_>, head: i64, 
     let public_keys: Vec<String> =
         rows.users.iter().map(|(.., profile)| json::public_keys_text(profile.public_keys())).collect();
     query!(
-        "INSERT INTO users (name, uuid, state, public_keys, created, last_active)
-         SELECT u.name, u.uuid, u.state, u.public_keys, $5, $6
+        "INSERT INTO users (name, uuid, state, public_keys, created, last_active, trimmed)
+         SELECT u.name, u.uuid, u.state, u.public_keys, $5, $6,
+             coalesce((SELECT trimmed FROM forgotten_users WHERE name = u.name), 0)
          FROM UNNEST($1::text[], $2::uuid[], $3::text[], $4::text[]) AS u (name, uuid, state, public_keys)
          ON CONFLICT (name) DO UPDATE SET
              state = excluded.state, public_keys = excluded.public_keys, last_active = excluded.last_active",
@@ -185,8 +185,9 @@ async fn write_users(connection: &mut PgConnection, rows: &Rows<'_>, head: i64, 
         head,
         at
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    query!("DELETE FROM forgotten_users WHERE name = ANY($1)", &names as &[&str]).execute(connection).await?;
     Ok(())
 }
 
@@ -287,7 +288,7 @@ async fn write_connections(connection: &mut PgConnection, rows: &Rows<'_>, head:
                FROM UNNEST($1::text[], $2::text[], $3::bigint[]) WITH ORDINALITY AS f ("user", channel, floor, number)
                JOIN users ON users.name = f."user" JOIN channels ON channels.name = f.channel
                ORDER BY users.id, channels.id, f.number DESC
-               ON CONFLICT ("user", channel) DO UPDATE SET floor = excluded.floor"#,
+               ON CONFLICT ("user", channel) DO UPDATE SET floor = excluded.floor, "left" = NULL"#,
             &users as &[&str],
             &channels as &[&str],
             &floors

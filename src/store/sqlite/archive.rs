@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::values::{classify, list};
 use crate::domain::position::Position;
 use crate::store::archive::{
-    ChannelRow, ConnectionRow, EpochRow, Extent, InboxRow, LogRow, MembershipRow, Page, SubscriptionRow, Table,
-    UserRow, gather,
+    ChannelRow, ConnectionRow, EpochRow, Extent, ForgottenUserRow, InboxRow, LogRow, MembershipRow, Page,
+    SubscriptionRow, Table, UserRow, gather,
 };
 use crate::store::contract::{Archive, Pages, StoreError};
 
@@ -46,7 +46,8 @@ impl Archive for SqliteArchive {
                    (SELECT count(*) FROM inbox) AS "inbox!: i64",
                    (SELECT count(*) FROM connections) AS "connections!: i64",
                    (SELECT count(*) FROM subscriptions) AS "subscriptions!: i64",
-                   (SELECT count(*) FROM memberships) AS "memberships!: i64""#
+                   (SELECT count(*) FROM memberships) AS "memberships!: i64",
+                   (SELECT count(*) FROM forgotten_users) AS "forgotten_users!: i64""#
         )
         .fetch_one(&mut self.connection)
         .await
@@ -60,6 +61,7 @@ impl Archive for SqliteArchive {
             row.connections,
             row.subscriptions,
             row.memberships,
+            row.forgotten_users,
         ];
         Ok(Extent::new(row.head, rows))
     }
@@ -124,6 +126,10 @@ impl Archive for SqliteArchive {
                     MembershipRow,
                     r#"SELECT user, channel, floor, "left" FROM memberships ORDER BY user, channel"#
                 );
+                Box::pin(gather(rows.fetch(connection).map_err(classify)))
+            }
+            Table::ForgottenUsers => {
+                let rows = query_as!(ForgottenUserRow, "SELECT name, trimmed FROM forgotten_users ORDER BY name");
                 Box::pin(gather(rows.fetch(connection).map_err(classify)))
             }
         }
@@ -268,6 +274,15 @@ async fn add(connection: &mut SqliteConnection, page: &Page) -> sqlx::Result<()>
             query!(
                 r#"INSERT INTO memberships (user, channel, floor, "left")
                    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM json_each(?1)"#,
+                rows
+            )
+            .execute(connection)
+            .await?;
+        }
+        Page::ForgottenUsers(rows) => {
+            let rows = list(rows.iter().map(|row| (&row.name, row.trimmed)));
+            query!(
+                "INSERT INTO forgotten_users (name, trimmed) SELECT value ->> 0, value ->> 1 FROM json_each(?1)",
                 rows
             )
             .execute(connection)

@@ -17,20 +17,23 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::archive::SqliteArchive;
-use super::read::{read_channels, read_connections, read_held, read_users};
+use super::history::read_history;
+use super::read::{read_channels, read_connections, read_held, read_positions, read_users};
 use super::replay::{read_holding, read_replay};
+use super::tails::read_tails;
 use super::values::{classify, list};
 use super::write::write;
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
-use crate::domain::position::{Numbering, Position};
+use crate::domain::position::{Epoch, Numbering, Position};
 use crate::domain::replay::Doubt;
+use crate::domain::tail::{Place, TailPart};
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
 use crate::store::contract::{
-    Archive, Batch, Database, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions, StoreTotals,
-    StoredConnection, Synchronous,
+    Archive, Batch, Database, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Start, Store, StoreError,
+    StoreOptions, StoreTotals, StoredConnection, Synchronous,
 };
 use crate::store::migrate;
 use crate::store::values::{channel_name, epoch_of, username};
@@ -60,7 +63,7 @@ pub struct SqliteStore {
     /// None after a commit failed: whoever settles it opens a new one.
     writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
-    _lock: File,
+    lock: File,
 }
 
 impl SqliteDatabase {
@@ -69,17 +72,12 @@ impl SqliteDatabase {
     /// # Errors
     /// [`StoreError::Unusable`] with a sentence for the operator.
     pub async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
-        let connect = SqliteConnectOptions::from_str(url)
-            .map_err(|error| StoreError::Unusable(format!("`database_url` is not a SQLite URL: {error}")))?;
-        let path = connect.get_filename();
-        let in_memory = ["mode=memory", ":memory:"].iter().any(|memory| url.contains(memory));
-        if in_memory || path.as_os_str().is_empty() || path.to_string_lossy().starts_with("file:") {
-            return Err(StoreError::Unusable("`database_url` must name a file: sqlite://FILE".to_owned()));
-        }
+        let connect = options_of(url)?;
         if !options.create {
-            expect_store(&connect, path).await?;
+            must_exist(url)?;
+            expect_store(&connect).await?;
         }
-        let path = create_private(path)?;
+        let path = create_private(connect.get_filename())?;
         let connect = connect
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
@@ -114,7 +112,7 @@ impl SqliteDatabase {
             .acquire_timeout(BUSY)
             .connect_with(options.clone().create_if_missing(false).pragma("query_only", "1"))
             .await?;
-        Ok((SqliteStore { options, writer: Mutex::new(Some(writer)), readers, _lock: lock }, start))
+        Ok((SqliteStore { options, writer: Mutex::new(Some(writer)), readers, lock }, start))
     }
 }
 
@@ -124,6 +122,17 @@ impl Database for SqliteDatabase {
         let Some(lock) = own(&self.path)? else { return Ok(None) };
         let (store, start) = self.store(lock, shown).await.map_err(|error| self.unusable(error))?;
         Ok(Some((Arc::new(store), start)))
+    }
+
+    async fn begin_epoch(&self) -> Result<Option<(Epoch, Position)>, StoreError> {
+        let Some(_lock) = own(&self.path)? else { return Ok(None) };
+        let begun = async {
+            let mut writer = self.options.connect().await?;
+            let begun = number_anew(&mut writer).await?;
+            writer.close().await?;
+            Ok(begun)
+        };
+        begun.await.map(Some).map_err(|error| self.unusable(error))
     }
 
     async fn archive(&self) -> Result<Option<Box<dyn Archive>>, StoreError> {
@@ -144,8 +153,22 @@ impl Database for SqliteDatabase {
     }
 }
 
+/// Fails if there is no file where a URL says.
+///
+/// # Errors
+/// [`StoreError::Unusable`] with a sentence for the operator.
+pub fn must_exist(url: &str) -> Result<(), StoreError> {
+    let options = options_of(url)?;
+    let path = options.get_filename();
+    if path.exists() {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!("there is no database {}; see `database_url`", path.display())))
+}
+
 /// Fails unless there is a store in the file.
-async fn expect_store(connect: &SqliteConnectOptions, path: &Path) -> Result<(), StoreError> {
+async fn expect_store(connect: &SqliteConnectOptions) -> Result<(), StoreError> {
+    let path = connect.get_filename();
     let found = async {
         let mut connection = connect.clone().create_if_missing(false).disable_statement_logging().connect().await?;
         let found = query_scalar!("SELECT name FROM sqlite_schema WHERE type = 'table' AND name = 'epochs'");
@@ -161,6 +184,18 @@ async fn expect_store(connect: &SqliteConnectOptions, path: &Path) -> Result<(),
         Ok(false) => Err(nothing(String::new())),
         Err(error) => Err(nothing(format!(": {error}"))),
     }
+}
+
+/// How to connect to the file that a URL names.
+fn options_of(url: &str) -> Result<SqliteConnectOptions, StoreError> {
+    let options = SqliteConnectOptions::from_str(url)
+        .map_err(|error| StoreError::Unusable(format!("`database_url` is not a SQLite URL: {error}")))?;
+    let path = options.get_filename();
+    let in_memory = ["mode=memory", ":memory:"].iter().any(|memory| url.contains(memory));
+    if in_memory || path.as_os_str().is_empty() || path.to_string_lossy().starts_with("file:") {
+        return Err(StoreError::Unusable("`database_url` must name a file: sqlite://FILE".to_owned()));
+    }
+    Ok(options)
 }
 
 /// Makes the file, if it is not there, readable by nobody else: it holds what users say.
@@ -199,9 +234,7 @@ const IN_USE_UNSAFE: i64 = 2;
 /// store, and where a power cut may have taken commits whose cursors were given out.
 async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous, shown: Position) -> sqlx::Result<Start> {
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-    query!("INSERT INTO meta (id, head, last_batch, clean) VALUES (1, 0, x'', 1) ON CONFLICT DO NOTHING")
-        .execute(&mut *transaction)
-        .await?;
+    have_meta(&mut transaction).await?;
     let meta = query!("SELECT head, clean FROM meta WHERE id = 1").fetch_one(&mut *transaction).await?;
     let latest = query_scalar!("SELECT committed FROM log ORDER BY position DESC LIMIT 1")
         .fetch_optional(&mut *transaction)
@@ -211,11 +244,7 @@ async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous, show
     let doubtful = meta.clean == IN_USE_UNSAFE || (meta.head as u64) < shown.0;
     let epoch = match newest {
         Some(id) if !doubtful => id,
-        _ => {
-            let id = Uuid::new_v4().simple().to_string()[..8].to_owned();
-            query!("INSERT INTO epochs (id, after) VALUES (?1, ?2)", id, meta.head).execute(&mut *transaction).await?;
-            id
-        }
+        _ => add_epoch(&mut transaction, meta.head).await?,
     };
     let in_use = match synchronous {
         Synchronous::Full => IN_USE,
@@ -228,6 +257,30 @@ async fn take_over(writer: &mut SqliteConnection, synchronous: Synchronous, show
     let numbering = Numbering::new(epochs.collect::<sqlx::Result<_>>()?);
     let (head, latest) = (Position(meta.head as u64), from_micros(latest.unwrap_or_default()));
     Ok(Start { epoch: epoch_of(&epoch)?, head, latest, numbering })
+}
+
+async fn have_meta(connection: &mut SqliteConnection) -> sqlx::Result<()> {
+    query!("INSERT INTO meta (id, head, last_batch, clean) VALUES (1, 0, x'', 1) ON CONFLICT DO NOTHING")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn add_epoch(connection: &mut SqliteConnection, head: i64) -> sqlx::Result<String> {
+    let id = Uuid::new_v4().simple().to_string()[..8].to_owned();
+    query!("INSERT INTO epochs (id, after) VALUES (?1, ?2)", id, head).execute(connection).await?;
+    Ok(id)
+}
+
+async fn number_anew(writer: &mut SqliteConnection) -> sqlx::Result<(Epoch, Position)> {
+    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+    have_meta(&mut transaction).await?;
+    // Whatever end the last server had: nothing that was numbered since is trusted any more.
+    let head =
+        query_scalar!("UPDATE meta SET clean = 1 WHERE id = 1 RETURNING head").fetch_one(&mut *transaction).await?;
+    let id = add_epoch(&mut transaction, head).await?;
+    transaction.commit().await?;
+    Ok((epoch_of(&id)?, Position(head as u64)))
 }
 
 #[async_trait]
@@ -293,6 +346,16 @@ impl Store for SqliteStore {
         read_held(&self.readers, &uuids).await.map_err(classify)
     }
 
+    async fn positions_at(
+        &self,
+        times: &HashSet<NaiveDateTime>,
+    ) -> Result<HashMap<NaiveDateTime, Position>, StoreError> {
+        if times.is_empty() {
+            return Ok(HashMap::new());
+        }
+        read_positions(&self.readers, times).await.map_err(classify)
+    }
+
     async fn replay(&self, asked: &ReplayQuery<'_>) -> Result<ReplayPage, StoreError> {
         read_replay(&self.readers, asked).await.map_err(classify)
     }
@@ -302,6 +365,17 @@ impl Store for SqliteStore {
             return Ok(Vec::new());
         }
         read_holding(&self.readers, user.as_str(), doubts).await.map_err(classify)
+    }
+
+    async fn tails(&self, places: &[(Place, Position)], limit: u32, bytes: u32) -> Result<Vec<TailPart>, StoreError> {
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        read_tails(&self.readers, places, limit, bytes).await.map_err(classify)
+    }
+
+    async fn history(&self, asked: &HistoryQuery<'_>) -> Result<Option<HistoryPage>, StoreError> {
+        read_history(&self.readers, asked).await.map_err(classify)
     }
 
     async fn channel_names(&self, after: i64, limit: u32) -> Result<Vec<(i64, ChannelName)>, StoreError> {
@@ -383,6 +457,7 @@ impl Store for SqliteStore {
         self.readers.close().await;
         let Some(mut writer) = self.writer.lock().await.take() else { return Ok(()) };
         query!("UPDATE meta SET clean = 1 WHERE id = 1").execute(&mut writer).await.map_err(classify)?;
-        writer.close().await.map_err(classify)
+        writer.close().await.map_err(classify)?;
+        self.lock.unlock().map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 }

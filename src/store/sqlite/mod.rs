@@ -3,10 +3,12 @@
 
 mod archive;
 mod engine;
+mod history;
 mod read;
 mod replay;
 mod retention;
+mod tails;
 mod values;
 mod write;
 
-pub use engine::SqliteDatabase;
+pub use engine::{SqliteDatabase, must_exist};

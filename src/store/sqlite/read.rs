@@ -1,15 +1,19 @@
 //! Reading what memory lacks.
 
-use hashbrown::HashMap;
-use sqlx::query;
-use sqlx::sqlite::SqlitePool;
+use chrono::NaiveDateTime;
+use hashbrown::{HashMap, HashSet};
+use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::{query, query_as, query_scalar};
+use uuid::Uuid;
 
 use super::values::{list, uuid_of};
-use crate::domain::channel::{Channel, Retained};
+use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
+use crate::domain::history::Retained;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::Position;
 use crate::domain::state::Profile;
+use crate::domain::tail::Tail;
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::{Floor, User};
 use crate::json;
@@ -20,7 +24,7 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
     let mut transaction = readers.begin().await?;
     let rows = query!(
         r#"SELECT id AS "id!", name, uuid, notify_presence, store_history, history_size, broadcast_presence_with_user_lists,
-               notify_state, store_frames, replay_size, history_ttl,
+               notify_state, store_frames, replay_size, history_ttl, trimmed,
                max(last_active, coalesce(
                    (SELECT committed FROM log WHERE channel = channels.id ORDER BY position DESC LIMIT 1), 0))
                    AS "last_active!: i64",
@@ -32,7 +36,7 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
     .fetch_all(&mut *transaction)
     .await?;
     let mut channels = HashMap::with_capacity(rows.len());
-    let mut names_by_id = HashMap::with_capacity(rows.len());
+    let mut with_history = Vec::new();
     for row in rows {
         let flags = [
             row.notify_presence,
@@ -45,17 +49,22 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
         let settings = settings_of(flags, row.history_size, row.replay_size, row.history_ttl);
         let mut channel = Channel::new(uuid_of(&row.uuid)?, settings, from_micros(row.last_active));
         channel.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
+        if channel.retained.is_empty() {
+            channel.tail = Tail::whole(Position(row.trimmed as u64));
+        }
         let name = channel_name(&row.name)?;
         if channel.retained.messages > 0 {
-            names_by_id.insert(row.id, name.clone());
+            with_history.push(row.id);
         }
         channels.insert(name, channel);
     }
-    let with_history = list(names_by_id.keys());
-    if !names_by_id.is_empty() {
-        let rows = query!(
-            r#"SELECT l.channel AS "channel!: i64", l.position AS "position!: i64", l.edit, l.uuid AS "uuid!: Vec<u8>",
-                   l.sender, l.timestamp, l.edited, l.audience, l.body, l.committed AS "committed!: i64"
+    if !with_history.is_empty() {
+        let with_history = list(with_history);
+        let rows = query_as!(
+            EntryRow,
+            r#"SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.about, l.edit, l.uuid AS "uuid!: Uuid",
+                   channels.name AS "channel?: String", l.sender, l.timestamp, l.edited, l.audience, l.body,
+                   l.committed AS "committed!: i64", l.committed AS "posted!: i64"
                FROM (SELECT position, channel,
                          row_number() OVER (PARTITION BY channel ORDER BY position DESC) AS age
                      FROM log WHERE kind = 0 AND channel IN (SELECT value FROM json_each(?1))) AS newest
@@ -67,24 +76,10 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
         )
         .fetch_all(&mut *transaction)
         .await?;
-        for row in rows {
-            let Some(name) = names_by_id.get(&row.channel) else { continue };
-            let entry = EntryRow {
-                position: row.position,
-                kind: 0,
-                about: None,
-                edit: row.edit,
-                uuid: uuid_of(&row.uuid)?,
-                channel: Some(name.to_string()),
-                sender: row.sender,
-                timestamp: row.timestamp,
-                edited: row.edited,
-                audience: row.audience,
-                body: row.body,
-                committed: row.committed,
-            };
-            if let Some(channel) = channels.get_mut(name) {
-                channel.history.push(entry.logged()?);
+        for entry in rows {
+            let logged = entry.logged()?;
+            if let Some(channel) = logged.message.channel.as_ref().and_then(|name| channels.get_mut(name)) {
+                channel.history.push(logged);
                 channel.cut_history();
             }
         }
@@ -95,7 +90,7 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
 pub(super) async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<Username, User>> {
     let mut transaction = readers.begin().await?;
     let rows = query!(
-        r#"SELECT name, uuid, state, public_keys, created, last_active,
+        r#"SELECT name, uuid, state, public_keys, created, last_active, trimmed,
                (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
                 WHERE inbox.user = users.id AND log.kind = 0) AS "messages!: i64",
                (SELECT count(*) FROM inbox JOIN log ON log.position = inbox.position
@@ -113,6 +108,9 @@ pub(super) async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Resul
         let profile = Profile::new(state, public_keys);
         let mut user = User::new(uuid_of(&row.uuid)?, profile, from_micros(row.last_active));
         user.retained = Retained { messages: row.messages as u32, deletions: row.deletions as u32 };
+        if user.retained.is_empty() {
+            user.tail = Tail::whole(Position(row.trimmed as u64));
+        }
         user.created = Position(row.created as u64);
         users.insert(username(&row.name)?, user);
     }
@@ -134,9 +132,11 @@ pub(super) async fn read_users(readers: &SqlitePool, names: &str) -> sqlx::Resul
 }
 
 pub(super) async fn read_held(readers: &SqlitePool, uuids: &str) -> sqlx::Result<HeldByUuid> {
-    let rows = query!(
-        r#"SELECT l.position, l.kind, l.about, l.edit, l.uuid, l.sender, l.timestamp, l.edited, l.audience, l.body, l.committed,
-               channels.name AS "channel?"
+    let rows = query_as!(
+        EntryRow,
+        r#"SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.about, l.edit, l.uuid AS "uuid!: Uuid",
+               channels.name AS "channel?: String", l.sender, l.timestamp, l.edited, l.audience, l.body,
+               l.committed AS "committed!: i64", l.committed AS "posted!: i64"
            FROM log AS l LEFT JOIN channels ON channels.id = l.channel
            WHERE l.kind IN (0, 2) AND l.uuid IN (SELECT unhex(value) FROM json_each(?1))
            ORDER BY l.position"#,
@@ -145,24 +145,48 @@ pub(super) async fn read_held(readers: &SqlitePool, uuids: &str) -> sqlx::Result
     .fetch_all(readers)
     .await?;
     let mut held = HeldByUuid::with_capacity(rows.len());
-    for row in rows {
-        let entry = EntryRow {
-            position: row.position,
-            kind: row.kind,
-            about: row.about,
-            edit: row.edit,
-            uuid: uuid_of(&row.uuid)?,
-            channel: row.channel,
-            sender: row.sender,
-            timestamp: row.timestamp,
-            edited: row.edited,
-            audience: row.audience,
-            body: row.body,
-            committed: row.committed,
-        };
+    for entry in rows {
         held.insert((entry.uuid, entry.channel()?), entry.held()?);
     }
     Ok(held)
+}
+
+pub(super) async fn read_positions(
+    readers: &SqlitePool,
+    times: &HashSet<NaiveDateTime>,
+) -> sqlx::Result<HashMap<NaiveDateTime, Position>> {
+    let mut transaction = readers.begin().await?;
+    let mut positions = HashMap::with_capacity(times.len());
+    for time in times {
+        let position = newest_by(&mut transaction, time.and_utc().timestamp_micros()).await?;
+        positions.insert(*time, Position(position as u64));
+    }
+    Ok(positions)
+}
+
+/// The newest entry that was committed by a time; 0 if there is none. Commit times never decrease,
+/// so halving finds it without an index.
+pub(super) async fn newest_by(connection: &mut SqliteConnection, time: i64) -> sqlx::Result<i64> {
+    // All up to `low` was committed by then, all after `high` later.
+    let (mut low, mut newest) = (0, 0);
+    let mut high = query_scalar!("SELECT head FROM meta WHERE id = 1").fetch_one(&mut *connection).await?;
+    while low < high {
+        let middle = low + (high - low + 1) / 2;
+        let entry = query!(
+            r#"SELECT position AS "position!: i64", committed FROM log
+               WHERE position > ?1 AND position <= ?2 ORDER BY position DESC LIMIT 1"#,
+            low,
+            middle
+        )
+        .fetch_optional(&mut *connection)
+        .await?;
+        match entry {
+            Some(entry) if entry.committed > time => high = entry.position - 1,
+            Some(entry) => (newest, low) = (entry.position, middle),
+            None => low = middle,
+        }
+    }
+    Ok(newest)
 }
 
 pub(super) async fn read_connections(readers: &SqlitePool) -> sqlx::Result<Vec<StoredConnection>> {

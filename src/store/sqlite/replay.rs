@@ -1,9 +1,10 @@
 //! Reading what a listener has missed.
 
 use sqlx::sqlite::SqlitePool;
-use sqlx::{query, query_scalar};
+use sqlx::{query, query_as, query_scalar};
+use uuid::Uuid;
 
-use super::values::{list, uuid_of};
+use super::values::list;
 use crate::domain::names::ChannelName;
 use crate::domain::position::Position;
 use crate::domain::replay::Doubt;
@@ -16,7 +17,8 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
     let (user, inbox) = (asked.user.as_str(), asked.inbox.0 as i64);
     let (after, through) = (asked.after.0 as i64, asked.through.0 as i64);
     let at = asked.at.and_utc().timestamp_micros();
-    let rows = query!(
+    let rows = query_as!(
+        EntryRow,
         r#"WITH found AS (
              SELECT l.position
              FROM json_each(?1) AS scope
@@ -33,11 +35,11 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
                AND NOT (l.kind IN (1, 2) AND coalesce(l.about > ?6, 0))
              ORDER BY 1 LIMIT ?7
            )
-           SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.uuid AS "uuid!: Vec<u8>",
-               channels.name AS "channel?", coalesce(m.sender, l.sender) AS "sender?: String",
+           SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.uuid AS "uuid!: Uuid", l.about,
+               l.edit, channels.name AS "channel?: String", coalesce(m.sender, l.sender) AS "sender?: String",
                coalesce(m.timestamp, l.timestamp) AS "timestamp?: String", coalesce(m.edited, l.edited) AS "edited?: String",
                coalesce(m.audience, l.audience) AS "audience?: String", coalesce(m.body, l.body) AS "body?: String",
-               l.committed AS "committed!: i64"
+               l.committed AS "committed!: i64", coalesce(m.committed, l.committed) AS "posted!: i64"
            FROM found JOIN log AS l ON l.position = found.position
            LEFT JOIN log AS m ON l.kind = 1 AND m.position = l.about
            LEFT JOIN channels ON channels.id = l.channel
@@ -54,21 +56,8 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
     .await?;
     let mut page = ReplayPage::default();
     for row in rows {
-        let entry = EntryRow {
-            position: row.position,
-            kind: row.kind,
-            about: None,
-            edit: None,
-            uuid: uuid_of(&row.uuid)?,
-            channel: row.channel,
-            sender: row.sender,
-            timestamp: row.timestamp,
-            edited: row.edited,
-            audience: row.audience,
-            body: row.body,
-            committed: row.committed,
-        };
-        page.frames.push(entry.frame()?);
+        let (channel, entry) = row.entry()?;
+        page.frames.push(entry.frame(channel.as_ref()));
     }
     let rows = query!(
         r#"SELECT channels.name, max(channels.trimmed, coalesce(

@@ -153,14 +153,43 @@ async fn drop_inbox(connection: &mut SqliteConnection, user: i64, all: i64, dele
     Ok(())
 }
 
+/// Users go with all they have; where an inbox went, the name stays with how far that goes, for
+/// whoever has the name next.
 pub(super) async fn forget_users(connection: &mut SqliteConnection, names: &str) -> sqlx::Result<()> {
     let users = query_scalar!("SELECT id FROM users WHERE name IN (SELECT value FROM json_each(?1))", names)
         .fetch_all(&mut *connection)
         .await?;
     for user in users {
         drop_inbox(connection, user, i64::MAX, i64::MAX).await?;
+        query!(
+            "INSERT INTO forgotten_users (name, trimmed) SELECT name, trimmed FROM users WHERE id = ?1 AND trimmed > 0",
+            user
+        )
+        .execute(&mut *connection)
+        .await?;
         query!("DELETE FROM memberships WHERE user = ?1", user).execute(&mut *connection).await?;
         query!("DELETE FROM users WHERE id = ?1", user).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// Channels go with all they have; their rows stay for the name, its place in the order of
+/// creation, and how far that goes.
+pub(super) async fn forget_channels(connection: &mut SqliteConnection, forgotten: &str) -> sqlx::Result<()> {
+    let channels = query!(
+        r#"SELECT channels.id AS "id!: i64", value ->> 1 AS "head!: i64"
+           FROM json_each(?1) JOIN channels ON channels.name = value ->> 0"#,
+        forgotten
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for channel in channels {
+        drop_entries(connection, channel.id, i64::MAX, i64::MAX).await?;
+        query!("DELETE FROM subscriptions WHERE channel = ?1", channel.id).execute(&mut *connection).await?;
+        query!("DELETE FROM memberships WHERE channel = ?1", channel.id).execute(&mut *connection).await?;
+        query!("UPDATE channels SET deleted = ?2, history_ttl = NULL WHERE id = ?1", channel.id, channel.head)
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, query};
 
-use super::retention::{expire_channels, forget_users, trim_channels, trim_inboxes};
+use super::retention::{expire_channels, forget_channels, forget_users, trim_channels, trim_inboxes};
 use super::values::list;
 use crate::domain::names::{ChannelName, ConnectionId};
 use crate::json;
@@ -84,8 +84,9 @@ pub(super) async fn write(writer: &mut SqliteConnection, batch: &Batch) -> sqlx:
             (name.as_str(), uuid.simple().to_string(), state, json::public_keys_text(profile.public_keys()))
         }));
         query!(
-            "INSERT INTO users (name, uuid, state, public_keys, created, last_active)
-             SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, ?2, ?3
+            "INSERT INTO users (name, uuid, state, public_keys, created, last_active, trimmed)
+             SELECT value ->> 0, unhex(value ->> 1), value ->> 2, value ->> 3, ?2, ?3,
+                 coalesce((SELECT trimmed FROM forgotten_users WHERE name = value ->> 0), 0)
              FROM json_each(?1) WHERE true
              ON CONFLICT (name) DO UPDATE SET
                  state = excluded.state, public_keys = excluded.public_keys, last_active = excluded.last_active",
@@ -95,6 +96,9 @@ pub(super) async fn write(writer: &mut SqliteConnection, batch: &Batch) -> sqlx:
         )
         .execute(&mut *connection)
         .await?;
+        query!("DELETE FROM forgotten_users WHERE name IN (SELECT value ->> 0 FROM json_each(?1))", users)
+            .execute(&mut *connection)
+            .await?;
     }
     write_connections(connection, &rows, before, at).await?;
     write_log(connection, &rows, at).await?;
@@ -112,6 +116,10 @@ pub(super) async fn write(writer: &mut SqliteConnection, batch: &Batch) -> sqlx:
     }
     if !rows.forgotten.is_empty() {
         forget_users(connection, &list(rows.forgotten.iter().map(|name| name.as_str()))).await?;
+    }
+    if !rows.forgotten_channels.is_empty() {
+        let forgotten = rows.forgotten_channels.iter().map(|(name, head)| (name.as_str(), head.0));
+        forget_channels(connection, &list(forgotten)).await?;
     }
     if let Some(left_before) = rows.floors_expired {
         let left_before = left_before.and_utc().timestamp_micros();
@@ -207,7 +215,7 @@ async fn write_connections(connection: &mut SqliteConnection, rows: &Rows<'_>, h
                SELECT users.id, channels.id, value ->> 2, NULL
                FROM json_each(?1) JOIN users ON users.name = value ->> 0 JOIN channels ON channels.name = value ->> 1
                WHERE true
-               ON CONFLICT (user, channel) DO UPDATE SET floor = excluded.floor"#,
+               ON CONFLICT (user, channel) DO UPDATE SET floor = excluded.floor, "left" = NULL"#,
             set
         )
         .execute(&mut *connection)

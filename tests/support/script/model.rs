@@ -11,7 +11,7 @@ use channelstream::domain::state::StateValue;
 use channelstream::domain::user::INBOX_SIZE;
 
 use super::server::{GRACE, RESUME_WINDOW, Server};
-use super::step::{Request, Said, State, Step};
+use super::step::{Request, Said, Since, State, Step};
 use super::text::{SOMEBODY, connection_name, join, labelled, person_text, sentence, state_text, user};
 
 /// Frames that a channel keeps.
@@ -92,6 +92,8 @@ pub struct Entry {
     pub message: Option<Message>,
     pub edit: Option<u64>,
     pub committed: u64,
+    /// When the latest edit was committed.
+    pub edit_committed: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -407,13 +409,17 @@ impl Model {
 impl Model {
     pub fn request(&mut self, request: &Request, over: &[ConnectionId]) -> Result<String, Refusal> {
         match request {
-            Request::Connect { user, id, channels, state, fresh, public, settings } => {
+            Request::Connect { user, id, channels, state, fresh, public, settings, since } => {
                 if self.connection(*id).is_some_and(|known| known.user != *user) {
                     return Err(Refusal::ForeignConnection);
                 }
+                let floor = since.map(|since| self.position_of(since)).transpose()?;
                 self.connect(user, *id, state, fresh, public);
                 for name in channels {
                     self.subscribe(*id, name, settings);
+                }
+                if let Some(position) = floor {
+                    channels.iter().for_each(|name| self.set_floor(user, name, position));
                 }
                 let mut channels = channels.clone();
                 channels.sort();
@@ -469,6 +475,17 @@ impl Model {
                 }
                 Ok(String::new())
             }
+            Request::ForgetUser(name) => {
+                if self.user(name).is_none() {
+                    return Ok("unknown".to_owned());
+                }
+                let ids: Vec<ConnectionId> = self.connections_of(name).map(|known| known.id).collect();
+                ids.into_iter().for_each(|id| self.end(id));
+                self.users.retain(|known| known.name != *name);
+                self.leave_inbox(name, |_| true);
+                Ok("gone".to_owned())
+            }
+            Request::ForgetChannel(name) => Ok(self.forget_channel(name).to_owned()),
             Request::Forget { users, idle } => {
                 let forgotten = users.iter().filter(|name| self.forget(name, *idle)).count();
                 Ok(forgotten.to_string())
@@ -540,6 +557,25 @@ impl Model {
         match floors.iter_mut().find(|floor| floor.channel == *channel) {
             Some(floor) => floor.left = None,
             None => floors.push(Floor { channel: channel.clone(), position: head, left: None }),
+        }
+    }
+
+    fn set_floor(&mut self, user: &Username, channel: &ChannelName, position: u64) {
+        let floors = &mut self.user(user).expect("a connected user is known").floors;
+        floors.iter_mut().find(|floor| floor.channel == *channel).expect("it is there").position = position;
+    }
+
+    fn position_of(&self, since: Since) -> Result<u64, Refusal> {
+        match since {
+            Since::Earliest => Ok(0),
+            Since::Cursor(position) => position.filter(|position| *position <= self.head).ok_or(Refusal::UnknownCursor),
+            Since::Time(time) if time >= self.now => Ok(self.head),
+            Since::Time(time) => {
+                let said = self.log.iter().map(|entry| (entry.committed, entry.position));
+                let edits = self.log.iter().filter_map(|entry| Some((entry.edit_committed, entry.edit?)));
+                let by_then = said.chain(edits).filter(|(committed, _)| *committed <= time);
+                Ok(by_then.map(|(_, position)| position).max().unwrap_or_default())
+            }
         }
     }
 
@@ -658,6 +694,7 @@ impl Model {
                 message: Some(message.clone()),
                 edit: None,
                 committed: self.now,
+                edit_committed: 0,
             });
         }
         self.posted += 1;
@@ -696,20 +733,20 @@ impl Model {
         if said.channel.is_none() && said.only.is_empty() {
             return said.name.clone().unwrap_or_default();
         }
-        let next = self.head + 1;
-        let (message, position) =
-            match self.held(said).and_then(|entry| Some((entry.message.as_mut()?, &mut entry.edit))) {
-                Some((message, edit)) => {
-                    message.change(said);
-                    *edit = Some(next);
-                    (Some(message.clone()), Some(self.next_position()))
-                }
-                None => {
-                    let mut recent = self.recent_message(said);
-                    recent.iter_mut().for_each(|message| message.change(said));
-                    (recent, None)
-                }
-            };
+        let (next, now) = (self.head + 1, self.now);
+        let (message, position) = match self.held(said).filter(|entry| entry.message.is_some()) {
+            Some(entry) => {
+                (entry.edit, entry.edit_committed) = (Some(next), now);
+                let message = entry.message.as_mut().expect("a message");
+                message.change(said);
+                (Some(message.clone()), Some(self.next_position()))
+            }
+            None => {
+                let mut recent = self.recent_message(said);
+                recent.iter_mut().for_each(|message| message.change(said));
+                (recent, None)
+            }
+        };
         let audience = message.as_ref().map_or(Audience::of(said), |message| message.audience.clone());
         let what = said_text(&said.name, &said.text, said.by.as_ref(), said.dated);
         let text = format!("{}: edit{what}{}", place_text(&said.channel), position_text(position));
@@ -742,6 +779,7 @@ impl Model {
                 message: None,
                 edit: None,
                 committed: self.now,
+                edit_committed: 0,
             });
         }
         let name = said.name.clone().unwrap_or_default();
@@ -814,6 +852,22 @@ impl Model {
         self.users.retain(|known| known.name != *name);
         self.leave_inbox(name, |_| true);
         true
+    }
+
+    fn forget_channel(&mut self, name: &ChannelName) -> &'static str {
+        let Some(settings) = self.settings(name) else { return "unknown" };
+        // Everybody is told of everybody else, while they are all there.
+        let members: BTreeSet<Username> = self.members(name).map(|member| member.user.clone()).collect();
+        for member in members.iter().filter(|_| settings.notify_presence) {
+            let text = format!("{name}: parted {member}");
+            let audience = Audience { only: Vec::new(), except: vec![member.clone()] };
+            self.show(name, Frame::Other { text, audience, about: None });
+        }
+        self.channels.retain(|known| known.name != *name);
+        self.connections.iter_mut().for_each(|known| known.channels.retain(|channel| channel != name));
+        self.users.iter_mut().for_each(|known| known.floors.retain(|floor| floor.channel != *name));
+        self.log.retain(|entry| entry.channel.as_ref() != Some(name));
+        "gone"
     }
 
     fn next_position(&mut self) -> u64 {

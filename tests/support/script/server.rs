@@ -5,26 +5,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use channelstream::domain::draft::{Draft, HeldByUuid, Refusal, Undecided};
+use channelstream::domain::draft::{Draft, Found, Refusal, Undecided};
 use channelstream::domain::event::Event;
 use channelstream::domain::frame::Tick;
 use channelstream::domain::listen::Departure;
 use channelstream::domain::message::{Audience, Body, Deletion, Edit, Message};
 use channelstream::domain::names::{ConnectionId, ListenerId};
 use channelstream::domain::operation::{
-    ChangeState, Configure, Connect, Delete, EditMessages, ExpireFloors, ExpireMessages, ForgetIdleUsers, Operation,
-    Post, PostOne, Subscribe, Sweep, Trim, Unsubscribe,
+    ChangeState, Configure, Connect, Delete, EditMessages, ExpireFloors, ExpireMessages, ForgetChannel,
+    ForgetIdleUsers, ForgetUser, Operation, Post, PostOne, Subscribe, Sweep, Trim, Unsubscribe,
 };
-use channelstream::domain::position::Position;
+use channelstream::domain::position::{Cursor, Epoch, Numbering, Position};
 use channelstream::domain::router::{Effect, Needs, Recipients, Router};
 use channelstream::domain::state::{PublicKeys, UserState};
 use channelstream::domain::timestamp::{Moment, Timestamp};
-use channelstream::domain::user::Floor;
+use channelstream::domain::user::{Floor, FloorAt};
 use channelstream::domain::view::InfoOptions;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::step::{Request, Said, Show, State, Step};
+use super::step::{Request, Said, Show, Since, State, Step};
 use super::store::Store;
 use super::text::{
     SOMEBODY, clock, connected_text, deleted_text, edited_text, frame_text, join, labelled, posted_text, profile_text,
@@ -91,6 +91,7 @@ impl<O: Operation> Asked for Told<O> {
 fn new_router(head: Position) -> Router {
     let mut router = Router::new(head, GRACE, next_uuid);
     router.set_resume_window(RESUME_WINDOW);
+    router.set_numbering(Numbering::new(vec![(epoch("e"), Position(0))]));
     router
 }
 
@@ -197,8 +198,8 @@ impl Server {
         if trims {
             asked.insert(0, Box::new(Told(Trim, |()| String::new())));
         }
-        let held = if alone { HeldByUuid::new() } else { self.load(&asked, moment) };
-        let mut draft = Draft::new(&self.router, moment, &held);
+        let found = if alone { Found::default() } else { self.load(&asked, moment) };
+        let mut draft = Draft::new(&self.router, moment, &found);
         let mut answers = Vec::new();
         let mut ranges = VecDeque::new();
         for one in &mut asked {
@@ -239,7 +240,7 @@ impl Server {
         Outcome { answers, events }
     }
 
-    fn load(&mut self, asked: &[Box<dyn Asked>], moment: Moment) -> HeldByUuid {
+    fn load(&mut self, asked: &[Box<dyn Asked>], moment: Moment) -> Found {
         let mut needs = Needs::default();
         asked.iter().for_each(|one| one.needs(&self.router, &mut needs));
         self.router.retain_missing(&mut needs, moment);
@@ -249,7 +250,7 @@ impl Server {
         for name in &needs.users {
             self.router.load_user(name, self.store.user(name), moment);
         }
-        self.store.held(&needs)
+        Found { held: self.store.held(&needs), positions: self.store.positions_at(&needs) }
     }
 
     fn apply(&mut self, events: &[Event], moment: Moment) {
@@ -313,7 +314,7 @@ impl Server {
 
     fn operation(&self, request: &Request) -> Box<dyn Asked> {
         match request.clone() {
-            Request::Connect { user, id, channels, state, fresh, public, settings } => Box::new(Told(
+            Request::Connect { user, id, channels, state, fresh, public, settings, since } => Box::new(Told(
                 Connect {
                     user,
                     user_uuid: next_uuid(),
@@ -324,6 +325,7 @@ impl Server {
                     public_keys: public_keys(&public),
                     channel_configs: channels.iter().map(|name| (name.clone(), settings.clone())).collect(),
                     channels,
+                    since: since.map(floor_at),
                     info: InfoOptions::default(),
                 },
                 connected_text,
@@ -388,6 +390,8 @@ impl Server {
                 let channels = self.store.expired_channels(self.moment());
                 Box::new(Told(ExpireMessages { channels }, |()| String::new()))
             }
+            Request::ForgetUser(user) => Box::new(Told(ForgetUser { user, found: false }, found_text)),
+            Request::ForgetChannel(channel) => Box::new(Told(ForgetChannel { channel, found: false }, found_text)),
             Request::Forget { users, idle } => {
                 let idle_since = self.moment().utc - Duration::from_secs(idle);
                 Box::new(Told(ForgetIdleUsers { users, idle_since, forgotten: 0 }, |count| count.to_string()))
@@ -453,6 +457,23 @@ fn user_state(pairs: &State) -> UserState {
 
 fn public_keys(keys: &[String]) -> PublicKeys {
     keys.iter().map(|key| key.as_str().into()).collect()
+}
+
+fn found_text(found: bool) -> String {
+    if found { "gone" } else { "unknown" }.to_owned()
+}
+
+fn epoch(text: &str) -> Epoch {
+    Epoch::parse(text).expect("an epoch")
+}
+
+fn floor_at(since: Since) -> FloorAt {
+    match since {
+        Since::Earliest => FloorAt::Earliest,
+        Since::Cursor(Some(position)) => FloorAt::Cursor(Cursor { epoch: epoch("e"), position: Position(position) }),
+        Since::Cursor(None) => FloorAt::Cursor(Cursor { epoch: epoch("x"), position: Position(0) }),
+        Since::Time(seconds) => FloorAt::Time(clock() + Duration::from_secs(seconds)),
+    }
 }
 
 fn next_uuid() -> Uuid {

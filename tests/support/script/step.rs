@@ -34,6 +34,7 @@ pub enum Request {
         fresh: State,
         public: Vec<String>,
         settings: SettingsPatch,
+        since: Option<Since>,
     },
     Subscribe {
         id: ConnectionId,
@@ -59,10 +60,22 @@ pub enum Request {
     Sweep,
     ExpireFloors,
     ExpireMessages,
+    ForgetUser(Username),
+    ForgetChannel(ChannelName),
     Forget {
         users: Vec<Username>,
         idle: u64,
     },
+}
+
+/// Where floors are put.
+#[derive(Debug, Clone, Copy)]
+pub enum Since {
+    Earliest,
+    /// A cursor; of another epoch, if there is no position.
+    Cursor(Option<u64>),
+    /// Seconds since the world began.
+    Time(u64),
 }
 
 /// Keys and values in the order given.
@@ -124,6 +137,7 @@ pub fn parse(line: &str) -> Step {
             fresh: state(first.list("fresh").unwrap_or_default()),
             public: public().unwrap_or_default(),
             settings: settings(),
+            since: first.list("since").map(|words| since(&words[0])),
         }),
         [id, "subscribes"] => {
             Step::Ask(Request::Subscribe { id: connection(id), channels: channels("to"), settings: settings() })
@@ -138,6 +152,8 @@ pub fn parse(line: &str) -> Step {
         ["create", name] => Step::Ask(Request::Configure { channel: channel(name), settings: None }),
         ["post", ..] => Step::Ask(Request::Post(several())),
         ["edit", ..] => Step::Ask(Request::Edit(several())),
+        ["delete", "user", name] => Step::Ask(Request::ForgetUser(user(name))),
+        ["delete", "channel", name] => Step::Ask(Request::ForgetChannel(channel(name))),
         ["delete", ..] => Step::Ask(Request::Delete(several())),
         ["expire", "floors"] => Step::Ask(Request::ExpireFloors),
         ["expire", "messages"] => Step::Ask(Request::ExpireMessages),
@@ -178,7 +194,8 @@ pub fn parse(line: &str) -> Step {
     }
 }
 
-const KEYWORDS: &str = "to from in as by only except dated unlogged with fresh public configured idle for without";
+const KEYWORDS: &str =
+    "to from in as by only except dated unlogged with fresh public configured idle for without since";
 
 /// A line's words: what stands before the first keyword, and what stands behind each.
 struct Clauses {
@@ -262,6 +279,18 @@ fn settings(words: &[String]) -> SettingsPatch {
         }
     }
     patch
+}
+
+fn since(word: &str) -> Since {
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    match word {
+        "earliest" => Since::Earliest,
+        "elsewhere" => Since::Cursor(None),
+        _ => match word.strip_prefix('#') {
+            Some(position) => Since::Cursor(Some(number(position))),
+            None => Since::Time(number(word.trim_end_matches('s'))),
+        },
+    }
 }
 
 fn state(words: &[String]) -> State {

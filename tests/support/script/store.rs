@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use channelstream::domain::channel::{Channel, Logged, Retained};
 use channelstream::domain::draft::{Held, HeldByUuid};
-use channelstream::domain::event::{Event, Original};
+use channelstream::domain::event::Event;
 use channelstream::domain::names::{ChannelName, ConnectionId, Username};
 use channelstream::domain::position::Position;
 use channelstream::domain::router::Needs;
@@ -13,6 +13,7 @@ use channelstream::domain::state::Profile;
 use channelstream::domain::timestamp::Moment;
 use channelstream::domain::user::{Floor, User};
 use chrono::NaiveDateTime;
+use hashbrown::HashMap;
 use uuid::Uuid;
 
 use super::text::clock;
@@ -86,7 +87,10 @@ fn turn(event: &Event) -> usize {
         Event::Unsubscribed { .. } => 7,
         Event::ConnectionEnded { .. } => 8,
         Event::Posted { .. } | Event::Edited { .. } | Event::Deleted { .. } => 9,
-        Event::UserForgotten { .. } | Event::FloorsExpired { .. } | Event::StateChanged { .. } => 10,
+        Event::UserForgotten { .. }
+        | Event::ChannelForgotten { .. }
+        | Event::FloorsExpired { .. }
+        | Event::StateChanged { .. } => 10,
     }
 }
 
@@ -170,9 +174,9 @@ impl Store {
             }
             Event::Edited { position, edit, original, message, .. } => {
                 let Some(position) = *position else { return };
-                let original = original.expect("what is logged is about something");
+                let original = original.as_ref().expect("what is logged is about something");
                 let message = message.clone().expect("what is logged is about something");
-                let about = self.original(original).expect("the log holds what is edited");
+                let about = self.original(original.position).expect("the log holds what is edited");
                 let Kind::Message(logged) = &mut about.kind else { panic!("a message is edited, not {about:?}") };
                 assert_eq!(logged.edit, original.edit, "the latest edit is known");
                 (logged.edit, logged.message) = (Some(position), message);
@@ -185,7 +189,7 @@ impl Store {
                 let Some(position) = *position else { return };
                 let mut inboxes = BTreeSet::new();
                 if let Some(original) = *original {
-                    inboxes = self.original(original).expect("the log holds what is deleted").inboxes.clone();
+                    inboxes = self.original(original.position).expect("the log holds what is deleted").inboxes.clone();
                     let gone =
                         |entry: &Entry| entry.position == original.position || Some(entry.position) == original.edit;
                     self.log.retain(|entry| !gone(entry));
@@ -215,6 +219,12 @@ impl Store {
                 assert!(self.connections.iter().all(|(_, user, _)| user != name), "a connected user is forgotten");
                 self.leave_inbox(name, |_| true);
             }
+            Event::ChannelForgotten { name } => {
+                self.channels.remove(name).expect("there is such a channel");
+                self.log.retain(|entry| entry.channel.as_ref() != Some(name));
+                self.connections.iter_mut().for_each(|(.., channels)| _ = channels.remove(name));
+                self.users.values_mut().for_each(|user| _ = user.floors.remove(name));
+            }
             Event::StateChanged { .. } => {}
         }
     }
@@ -234,8 +244,8 @@ impl Store {
         self.connections.iter().any(|(_, known, channels)| known == user && channels.contains(channel))
     }
 
-    fn original(&mut self, original: Original) -> Option<&mut Entry> {
-        self.log.iter_mut().find(|entry| entry.position == original.position)
+    fn original(&mut self, position: Position) -> Option<&mut Entry> {
+        self.log.iter_mut().find(|entry| entry.position == position)
     }
 
     fn find(&self, uuid: Uuid, channel: Option<&ChannelName>) -> Option<&Entry> {
@@ -301,6 +311,14 @@ impl Store {
         user.floors = known.floors.iter().map(|(channel, floor)| (channel.clone(), *floor)).collect();
         user.retained = self.count(|entry| entry.inboxes.contains(name));
         Some(user)
+    }
+
+    pub fn positions_at(&self, needs: &Needs) -> HashMap<NaiveDateTime, Position> {
+        let newest = |time: NaiveDateTime| {
+            let by_then = self.log.iter().filter(|entry| entry.committed <= time.and_utc().timestamp_micros());
+            by_then.map(|entry| entry.position).max().unwrap_or_default()
+        };
+        needs.times.iter().map(|time| (*time, newest(*time))).collect()
     }
 
     pub fn held(&self, needs: &Needs) -> HeldByUuid {

@@ -10,7 +10,6 @@ use channelstream::store::{self, Start, Store, StoreError, StoreOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, query_scalar};
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
 
 use super::postgres;
 
@@ -73,18 +72,18 @@ impl Engine for Sqlite {
 }
 
 /// A database of a Postgres server that all tests share.
-pub struct Postgres(OnceCell<String>);
+pub struct Postgres(String);
 
 impl Postgres {
     pub fn new() -> Self {
-        Self(OnceCell::new())
+        Self(postgres::shared().database())
     }
 }
 
 #[async_trait]
 impl Engine for Postgres {
     async fn open(&self) -> Result<(Arc<dyn Store>, Start), StoreError> {
-        let database = store::database(&self.url().await, &StoreOptions::default()).await?;
+        let database = store::database(&self.0, &StoreOptions::default()).await?;
         // That a session broke, and with it the owner's lock, the server notices a little later.
         for _ in 0..1_000 {
             if let Some(opened) = database.take_over(Position::default()).await? {
@@ -96,11 +95,11 @@ impl Engine for Postgres {
     }
 
     async fn url(&self) -> String {
-        self.0.get_or_init(async || postgres::shared().database().await).await.clone()
+        self.0.clone()
     }
 
     async fn rows(&self, sql: &str) -> Vec<String> {
-        let mut connection = postgres::connect(&self.url().await).await;
+        let mut connection = postgres::connect(&self.0).await;
         query_scalar(AssertSqlSafe(sql.to_owned())).fetch_all(&mut connection).await.expect(sql)
     }
 

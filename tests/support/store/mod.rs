@@ -15,17 +15,20 @@ use channelstream::domain::channel::Retained;
 use channelstream::domain::event::Event;
 use channelstream::domain::message::{Audience, Body, Deletion, Edit, Message};
 use channelstream::domain::names::{ChannelName, ConnectionId, Username};
+use channelstream::domain::position::Position;
 use channelstream::domain::settings::ChannelSettings;
 use channelstream::domain::state::Profile;
 use channelstream::domain::timestamp::Timestamp;
 use channelstream::json::state_from_text;
 use channelstream::store::{Batch, Start, Store};
+use chrono::NaiveDateTime;
 use hashbrown::HashSet;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub use engine::{Engine, Postgres, Sqlite};
 use everything::sorted;
+pub use text::tail as tail_text;
 use world::World;
 pub use world::clock;
 
@@ -183,6 +186,14 @@ impl Db {
         self.add(|world| world.unsubscribe(connection(id), &channel(name)))
     }
 
+    pub fn set_floor(&mut self, name: &str, place: &str, position: u64) -> &mut Self {
+        self.add(|world| world.set_floor(&user(name), &channel(place), Position(position)))
+    }
+
+    pub fn end_floor(&mut self, name: &str, place: &str) -> &mut Self {
+        self.add(|world| world.end_floor(&user(name), &channel(place)))
+    }
+
     pub fn post(&mut self, message: Message) -> &mut Self {
         self.add(|world| world.post(message))
     }
@@ -216,6 +227,16 @@ impl Db {
 
     pub fn forget(&mut self, name: &str) -> &mut Self {
         self.add(|world| world.forget_user(&user(name)))
+    }
+
+    pub fn forget_channel(&mut self, name: &str) -> &mut Self {
+        self.add(|world| world.forget_channel(&channel(name)))
+    }
+
+    /// Turns the order of the batch around, as if its requests had come the other way round.
+    pub fn turned_around(&mut self) -> &mut Self {
+        self.events.reverse();
+        self
     }
 
     /// Moves the trimming to the front: wherever it stands, it comes after all else of its batch.
@@ -266,6 +287,11 @@ impl Db {
     pub async fn channel_activity(&self, name: &str) -> String {
         let channels = self.store().channels(&HashSet::from([channel(name)])).await.expect("channels");
         text::moment(channels[&channel(name)].last_active)
+    }
+
+    /// The newest entry that was committed by a time.
+    pub async fn position_at(&self, time: NaiveDateTime) -> u64 {
+        self.store().positions_at(&HashSet::from([time])).await.expect("positions")[&time].0
     }
 
     pub async fn user_activity(&self, name: &str) -> String {

@@ -34,6 +34,8 @@ enum Step {
     ChangeState(usize, usize),
     Connect(u128, usize, Vec<usize>),
     Subscribe(u128, usize),
+    /// A connection, a channel that it is in or comes into, and the floor of its user there.
+    SetFloor(u128, usize, u64),
     Unsubscribe(u128, usize),
     End(u128),
     Post(usize, u128, usize),
@@ -45,6 +47,7 @@ enum Step {
     /// The place and the number of a message that may be there or not.
     DeleteAny(Option<usize>, u128),
     Forget(usize),
+    ForgetChannel(usize),
 }
 
 #[derive(Debug, Clone)]
@@ -84,8 +87,9 @@ fn plans() -> impl Strategy<Value = Vec<Plan>> {
         1 => (name.clone(), name.clone()).prop_map(|(user, state)| Step::ChangeState(user, state)),
         3 => (id.clone(), name.clone(), some()).prop_map(|(id, user, channels)| Step::Connect(id, user, channels)),
         1 => (id.clone(), name.clone()).prop_map(|(id, channel)| Step::Subscribe(id, channel)),
-        1 => (id.clone(), name.clone()).prop_map(|(id, channel)| Step::Unsubscribe(id, channel)),
-        1 => id.prop_map(Step::End),
+        1 => (id.clone(), name.clone(), 0..9u64).prop_map(|(id, channel, at)| Step::SetFloor(id, channel, at)),
+        2 => (id.clone(), name.clone()).prop_map(|(id, channel)| Step::Unsubscribe(id, channel)),
+        2 => id.prop_map(Step::End),
         6 => (name.clone(), number.clone(), name.clone())
             .prop_map(|(channel, number, body)| Step::Post(channel, number, body)),
         4 => (some(), number.clone(), name.clone()).prop_map(|(users, number, body)| Step::Private(users, number, body)),
@@ -93,7 +97,8 @@ fn plans() -> impl Strategy<Value = Vec<Plan>> {
         3 => (any::<Index>(), 1..3usize, name.clone())
             .prop_map(|(pick, times, named)| Step::Delete(pick, times, named)),
         1 => (place, number).prop_map(|(place, number)| Step::DeleteAny(place, number)),
-        1 => name.prop_map(Step::Forget),
+        1 => name.clone().prop_map(Step::Forget),
+        1 => name.prop_map(Step::ForgetChannel),
     ];
     let steps = proptest::collection::vec(step, 1..8);
     let trims = proptest::collection::vec(trim, 0..2);
@@ -223,22 +228,31 @@ fn add(db: &mut Db, number: usize, step: &Step, touched: &mut Touched) {
             }
         }
         Step::Subscribe(id, index) => {
-            let keys = [(of_connection(*id), true), (of_channel(*index), !exists(db, *index))];
-            if db.staged.connections.contains_key(&connection(*id)) && touched.all(number, &keys) {
+            let Some(owner) = owner(db, *id) else { return };
+            let keys = [(of_connection(*id), true), (owner, false), (of_channel(*index), !exists(db, *index))];
+            if touched.all(number, &keys) {
                 join(db, *id, *index);
             }
         }
+        Step::SetFloor(id, index, position) => {
+            let Some(owner) = owner(db, *id) else { return };
+            let keys = [(of_connection(*id), true), (owner, true), (of_channel(*index), !exists(db, *index))];
+            if touched.all(number, &keys) {
+                let name = db.staged.connections[&connection(*id)].0.clone();
+                join(db, *id, *index);
+                db.set_floor(name.as_str(), CHANNELS[*index], *position);
+            }
+        }
         Step::Unsubscribe(id, index) => {
-            if is_member(db, *id, *index)
-                && touched.all(number, &[(of_connection(*id), true), (of_channel(*index), false)])
-            {
+            let Some(owner) = owner(db, *id) else { return };
+            let keys = [(of_connection(*id), true), (owner, true), (of_channel(*index), false)];
+            if is_member(db, *id, *index) && touched.all(number, &keys) {
                 db.unsubscribe(*id, CHANNELS[*index]);
             }
         }
         Step::End(id) => {
-            if db.staged.connections.contains_key(&connection(*id))
-                && touched.all(number, &[(of_connection(*id), true)])
-            {
+            let Some(owner) = owner(db, *id) else { return };
+            if touched.all(number, &[(of_connection(*id), true), (owner, true)]) {
                 db.end(*id);
             }
         }
@@ -287,9 +301,18 @@ fn add(db: &mut Db, number: usize, step: &Step, touched: &mut Touched) {
         }
         Step::Forget(index) => {
             let name = user(USERS[*index]);
-            let is_idle = !db.world.is_connected(&name) && !db.staged.is_connected(&name);
-            if known(db, *index) && is_idle && touched.all(number, &[(of_user(*index), true)]) {
+            let mine = db.staged.connections.iter().filter(|(_, (owner, _))| *owner == name);
+            let ids: Vec<u128> = mine.map(|(id, _)| id.0.as_u128()).collect();
+            let mut keys = vec![(of_user(*index), true)];
+            keys.extend(ids.iter().map(|id| (of_connection(*id), true)));
+            if known(db, *index) && touched.all(number, &keys) {
+                ids.into_iter().for_each(|id| _ = db.end(id));
                 db.forget(USERS[*index]);
+            }
+        }
+        Step::ForgetChannel(index) => {
+            if exists(db, *index) && touched.all(number, &[(of_channel(*index), true)]) {
+                db.forget_channel(CHANNELS[*index]);
             }
         }
     }
@@ -319,6 +342,11 @@ fn target(db: &Db, place: &str, number: u128) -> Vec<(String, bool)> {
         _ => keys.extend((0..USERS.len()).map(|index| (of_user(index), false))),
     }
     keys
+}
+
+/// Whose a connection is, as what is touched.
+fn owner(db: &Db, id: u128) -> Option<String> {
+    db.staged.connections.get(&connection(id)).map(|(owner, _)| format!("user {owner}"))
 }
 
 fn is_member(db: &Db, id: u128, index: usize) -> bool {

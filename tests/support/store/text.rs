@@ -3,11 +3,14 @@
 
 use channelstream::domain::channel::{Channel, Logged, Retained};
 use channelstream::domain::draft::Held;
-use channelstream::domain::message::Audience;
+use channelstream::domain::message::{Audience, Message};
 use channelstream::domain::names::{ChannelName, ConnectionId, Username};
+use channelstream::domain::position::Position;
+use channelstream::domain::tail::{Place, Said, TailPart};
+use channelstream::domain::timestamp::from_micros;
 use channelstream::domain::user::User;
 use channelstream::json::{Json, public_keys_text, to_text};
-use channelstream::store::StoredConnection;
+use channelstream::store::{HistoryQuery, StoredConnection};
 use chrono::NaiveDateTime;
 use uuid::Uuid;
 
@@ -27,7 +30,7 @@ pub fn moment(time: NaiveDateTime) -> String {
 pub fn logged(logged: &Logged) -> String {
     let message = &logged.message;
     let edit = logged.edit.map(|edit| format!("~{}", edit.0)).unwrap_or_default();
-    let committed = moment(channelstream::domain::timestamp::from_micros(logged.committed));
+    let committed = moment(from_micros(logged.committed));
     let edited = message.edited.map(|edited| format!(" edited {edited}")).unwrap_or_default();
     let body = match message.body.as_ref().map(|body| body.get()) {
         None => "no body".to_owned(),
@@ -64,6 +67,24 @@ fn retained(retained: Retained) -> String {
 pub fn history(channel: &Channel) -> Vec<String> {
     let holds = format!("holds {}", retained(channel.retained));
     std::iter::once(holds).chain(channel.history.iter().map(logged)).collect()
+}
+
+/// A page of history: what was asked for, then the messages.
+pub fn page<'a>(
+    asked: &HistoryQuery<'_>,
+    messages: impl IntoIterator<Item = &'a Logged>,
+    has_more: bool,
+) -> Vec<String> {
+    let place = match asked.place {
+        Place::Channel(name) => format!("channel {name:?}"),
+        Place::Inbox(name) => format!("inbox of {name:?}"),
+    };
+    let (after, before) = (asked.after.map(|after| after.0), asked.before.map(|before| before.0));
+    let head = format!(
+        "{} of {place} after {after:?} before {before:?} through {}, more: {has_more}",
+        asked.limit, asked.through.0
+    );
+    std::iter::once(head).chain(messages.into_iter().map(logged)).collect()
 }
 
 pub fn channel(name: &ChannelName, channel: &Channel) -> Vec<String> {
@@ -109,4 +130,37 @@ pub fn connection(connection: &StoredConnection) -> String {
 
 fn connection_id(id: ConnectionId) -> String {
     uuid('k', id.0)
+}
+
+/// A place, up to where it was read, what was trimmed and whether there are older ones; then line by line the entries.
+pub fn tail(place: &Place, before: Position, part: &TailPart) -> String {
+    let at = |micros: i64| moment(from_micros(micros));
+    let said = |said: &Said| match said {
+        Said::Message(message) => format!("message {}", of_message(message)),
+        Said::Edit { about, posted, message } => {
+            format!("edit of #{} {} {}", about.0, at(*posted), of_message(message))
+        }
+        Said::Deletion { uuid: of, about, audience: to } => {
+            format!("deletion of {} {about:?}{}", uuid('m', *of), audience(to))
+        }
+    };
+    let entries: Vec<String> = part
+        .entries
+        .iter()
+        .map(|entry| format!("\n#{} {} {}", entry.position.0, at(entry.committed), said(&entry.said)))
+        .collect();
+    let older = if part.has_older { ", and older ones" } else { "" };
+    format!("{place:?} up to {}, trimmed {}{older}{}", before.0, part.trimmed.0, entries.concat())
+}
+
+fn of_message(message: &Message) -> String {
+    let (body, edited) = (message.body.as_ref().map(|body| body.get()), message.edited.map(|time| time.to_string()));
+    format!(
+        "{} of {} at {} {edited:?}{}: {}",
+        uuid('m', message.uuid),
+        message.sender,
+        message.timestamp,
+        audience(&message.audience),
+        body.map_or("no body", |body| body.get(..SHOWN).unwrap_or(body))
+    )
 }

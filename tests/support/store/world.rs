@@ -14,9 +14,10 @@ use channelstream::domain::names::{ChannelName, ConnectionId, Username};
 use channelstream::domain::position::Position;
 use channelstream::domain::settings::ChannelSettings;
 use channelstream::domain::state::Profile;
+use channelstream::domain::tail::{self, Place, Said, TailPart};
 use channelstream::domain::timestamp::from_micros;
 use channelstream::domain::user::User;
-use channelstream::store::{StoreTotals, StoredConnection};
+use channelstream::store::{HistoryQuery, StoreTotals, StoredConnection};
 use chrono::NaiveDateTime;
 use uuid::Uuid;
 
@@ -44,7 +45,15 @@ pub struct World {
     pub connections: BTreeMap<ConnectionId, (Username, BTreeSet<ChannelName>)>,
     /// When each connection was last let in, and where the log stood.
     pub opened: BTreeMap<ConnectionId, (NaiveDateTime, Position)>,
+    /// How far back each user may replay each channel, and when its last connection left.
+    pub floors: BTreeMap<(Username, ChannelName), (Position, Option<NaiveDateTime>)>,
     pub log: BTreeMap<Position, Entry>,
+    /// All names of channels in the order in which they first came up.
+    pub names: Vec<ChannelName>,
+    /// Channels that are no more: how far retention went, and the head then.
+    pub forgotten_channels: BTreeMap<ChannelName, (Position, Position)>,
+    /// Users that are no more and had private messages: how far retention went.
+    pub forgotten_users: BTreeMap<Username, Position>,
     /// What the batch that is being built trims, once all else of it is done.
     trims: Vec<Trim>,
     /// Every uuid that was ever named.
@@ -123,8 +132,14 @@ impl World {
             }
             None => {
                 let uuid = self.new_identity();
-                let kept = KeptChannel { uuid, settings: settings.clone(), last_active, trimmed: Position::default() };
+                let trimmed = self.forgotten_channels.remove(name).unwrap_or_default().0;
+                let kept = KeptChannel { uuid, settings: settings.clone(), last_active, trimmed };
                 self.channels.push((name.clone(), kept));
+                if !self.names.contains(name) {
+                    self.names.push(name.clone());
+                }
+                let place = |name: &ChannelName| self.names.iter().position(|known| known == name);
+                self.channels.sort_by_key(|(name, _)| place(name));
                 uuid
             }
         };
@@ -133,7 +148,8 @@ impl World {
 
     pub fn keep_user(&mut self, name: &Username, profile: Profile) -> Event {
         let uuid = self.users.get(name).map(|user| user.uuid).unwrap_or_else(|| self.new_identity());
-        let trimmed = self.users.get(name).map(|user| user.trimmed).unwrap_or_default();
+        let before = self.forgotten_users.remove(name).unwrap_or_default();
+        let trimmed = self.users.get(name).map_or(before, |user| user.trimmed);
         let kept = KeptUser { uuid, profile: profile.clone(), last_active: self.now(), trimmed };
         self.users.insert(name.clone(), kept);
         Event::UserKept { name: name.clone(), uuid, profile }
@@ -151,20 +167,41 @@ impl World {
         if let Some((user, channels)) = self.connections.remove(&id) {
             self.touch_user(&user);
             channels.iter().for_each(|channel| self.touch_channel(channel));
+            for channel in channels.into_iter().filter(|channel| !self.is_in(&user, channel)).collect::<Vec<_>>() {
+                let left = Some(self.now());
+                self.floors.get_mut(&(user.clone(), channel)).expect("who is somewhere has a floor").1 = left;
+            }
         }
         Event::ConnectionEnded { id }
     }
 
     pub fn subscribe(&mut self, id: ConnectionId, channel: &ChannelName) -> Event {
-        self.connections.get_mut(&id).expect("a known connection").1.insert(channel.clone());
+        let (user, channels) = self.connections.get_mut(&id).expect("a known connection");
+        channels.insert(channel.clone());
+        self.floors.entry((user.clone(), channel.clone())).or_insert((self.head, None)).1 = None;
         self.touch_channel(channel);
         Event::Subscribed { id, channel: channel.clone() }
     }
 
     pub fn unsubscribe(&mut self, id: ConnectionId, channel: &ChannelName) -> Event {
-        self.connections.get_mut(&id).expect("a known connection").1.remove(channel);
+        let (user, channels) = self.connections.get_mut(&id).expect("a known connection");
+        channels.remove(channel);
+        let user = user.clone();
+        if !self.is_in(&user, channel) {
+            self.floors.remove(&(user, channel.clone()));
+        }
         self.touch_channel(channel);
         Event::Unsubscribed { id, channel: channel.clone() }
+    }
+
+    pub fn set_floor(&mut self, user: &Username, channel: &ChannelName, position: Position) -> Event {
+        self.floors.insert((user.clone(), channel.clone()), (position, None));
+        Event::FloorSet { user: user.clone(), channel: channel.clone(), position }
+    }
+
+    pub fn end_floor(&mut self, user: &Username, channel: &ChannelName) -> Event {
+        self.floors.remove(&(user.clone(), channel.clone()));
+        Event::FloorEnded { user: user.clone(), channel: channel.clone() }
     }
 
     pub fn post(&mut self, message: Message) -> Event {
@@ -196,7 +233,7 @@ impl World {
         Event::Edited {
             position: Some(position),
             audience: Arc::new(message.audience.clone()),
-            original: Some(Original { position: old.position, edit: old.edit }),
+            original: Some(old),
             message: Some(message),
             edit,
         }
@@ -244,8 +281,9 @@ impl World {
                     let of_channel = |entry: &Entry| entry.channel.as_ref() == Some(&name);
                     let trimmed = self.not_kept(keep, of_channel);
                     self.log.retain(|position, entry| !(of_channel(entry) && trimmed.contains(position)));
-                    let channel = self.channel_mut(&name).expect("a known channel");
-                    channel.trimmed = channel.trimmed.max(trimmed.last().copied().unwrap_or_default());
+                    if let Some(channel) = self.channel_mut(&name) {
+                        channel.trimmed = channel.trimmed.max(trimmed.last().copied().unwrap_or_default());
+                    }
                 }
                 Trim::Inbox(name, keep) => {
                     let trimmed = self.not_kept(keep, |entry| entry.inboxes.contains(&name));
@@ -263,9 +301,27 @@ impl World {
 
     pub fn forget_user(&mut self, name: &Username) -> Event {
         let all = self.log.keys().copied().collect();
+        let mine = self.log.iter().filter(|(_, entry)| entry.inboxes.contains(name));
+        let last = mine.map(|(position, _)| *position).next_back().unwrap_or_default();
         self.leave_inbox(name, &all);
-        self.users.remove(name);
+        let trimmed = self.users.remove(name).expect("a known user").trimmed.max(last);
+        if trimmed > Position(0) {
+            self.forgotten_users.insert(name.clone(), trimmed);
+        }
+        self.floors.retain(|(user, _), _| user != name);
         Event::UserForgotten { name: name.clone() }
+    }
+
+    pub fn forget_channel(&mut self, name: &ChannelName) -> Event {
+        let mine = self.log.iter().filter(|(_, entry)| entry.channel.as_ref() == Some(name));
+        let last = mine.map(|(position, _)| *position).next_back().unwrap_or_default();
+        self.log.retain(|_, entry| entry.channel.as_ref() != Some(name));
+        let trimmed = self.channel(name).expect("a known channel").trimmed.max(last);
+        self.forgotten_channels.insert(name.clone(), (trimmed, self.head));
+        self.channels.retain(|(known, _)| known != name);
+        self.connections.values_mut().for_each(|(_, channels)| _ = channels.remove(name));
+        self.floors.retain(|(_, channel), _| channel != name);
+        Event::ChannelForgotten { name: name.clone() }
     }
 
     /// All up to the newest message that is not kept goes, with the edits of what goes; and so do
@@ -398,8 +454,91 @@ impl World {
         self.connections.iter().map(stored).collect()
     }
 
+    /// The newest entries of a place up to a position, oldest first, and whether there are older ones.
+    pub fn tail(&self, place: &Place, before: Position, limit: usize, bytes: usize) -> TailPart {
+        let is_there = |entry: &Entry| match place {
+            Place::Channel(name) => entry.channel.as_ref() == Some(name),
+            Place::Inbox(name) => entry.inboxes.contains(name),
+        };
+        let of_place = self.log.iter().rev().filter(|(position, entry)| **position <= before && is_there(entry));
+        let mut part = TailPart { trimmed: self.trimmed(place), ..TailPart::default() };
+        let mut size = 0;
+        for (position, entry) in of_place {
+            let message = |position: &Position| {
+                let message = self.log[position].message().expect("a message");
+                (message.committed, message.message.clone())
+            };
+            let said = match &entry.kind {
+                Kind::Message(logged) => Said::Message(logged.message.clone()),
+                Kind::Edit { about } => {
+                    let (posted, message) = message(about);
+                    Said::Edit { about: *about, posted, message }
+                }
+                Kind::Deletion { about, audience } => {
+                    Said::Deletion { uuid: entry.uuid, about: *about, audience: audience.clone().into() }
+                }
+            };
+            if let Said::Message(message) | Said::Edit { message, .. } = &said {
+                size += message.body.as_ref().map_or(0, |body| body.get().len());
+            }
+            if part.entries.len() == limit || size > bytes {
+                part.has_older = true;
+                break;
+            }
+            part.entries.push(tail::Entry { position: *position, committed: micros(entry.committed), said });
+        }
+        part.entries.reverse();
+        part
+    }
+
+    fn trimmed(&self, place: &Place) -> Position {
+        match place {
+            Place::Channel(name) => self.channel(name).map(|channel| channel.trimmed),
+            Place::Inbox(name) => self.users.get(name).map(|user| user.trimmed),
+        }
+        .unwrap_or_default()
+    }
+
     pub fn is_connected(&self, name: &Username) -> bool {
         self.connections.values().any(|(user, _)| user == name)
+    }
+
+    fn is_in(&self, user: &Username, channel: &ChannelName) -> bool {
+        self.connections.values().any(|(known, channels)| known == user && channels.contains(channel))
+    }
+
+    /// The newest entry that was committed by a time.
+    pub fn position_at(&self, time: NaiveDateTime) -> Position {
+        let by_then = self.log.iter().filter(|(_, entry)| entry.committed <= time);
+        by_then.map(|(position, _)| *position).next_back().unwrap_or_default()
+    }
+
+    /// A page of messages, oldest first, and whether there are more.
+    pub fn history(&self, asked: &HistoryQuery<'_>) -> Option<(Vec<&Logged>, bool)> {
+        let ttl = match asked.place {
+            Place::Channel(name) => self.channel(name)?.settings.history_ttl,
+            Place::Inbox(name) => self.users.get(name).map(|_| None)?,
+        };
+        let is_there = |entry: &Entry| match asked.place {
+            Place::Channel(name) => entry.channel.as_ref() == Some(name),
+            Place::Inbox(name) => entry.inboxes.contains(name),
+        };
+        let is_over = |entry: &Entry| {
+            ttl.is_some_and(|seconds| entry.committed + Duration::from_secs(seconds.into()) <= asked.at)
+        };
+        let fits = |position: &Position| {
+            *position <= asked.through
+                && asked.after.is_none_or(|after| *position > after)
+                && asked.before.is_none_or(|before| *position < before)
+        };
+        let all = self.log.iter().filter(|(position, entry)| fits(position) && is_there(entry) && !is_over(entry));
+        let mut messages: Vec<&Logged> = all.filter_map(|(_, entry)| entry.message()).collect();
+        let excess = messages.len().saturating_sub(asked.limit as usize);
+        match asked.after {
+            Some(_) => messages.truncate(asked.limit as usize),
+            None => _ = messages.drain(..excess),
+        }
+        Some((messages, excess > 0))
     }
 
     pub fn totals(&self) -> StoreTotals {

@@ -272,7 +272,7 @@ impl Run<'_> {
                         "info": { "include_users": false, "include_history": false },
                     });
                     client.post("/connect", body.to_string().as_bytes()).await?;
-                    let (stream, rest) = websocket::open(&target, connection).await?;
+                    let (stream, rest) = websocket::open(&target, connection, None).await?;
                     sockets.push((stream.into_std()?, Listener::new(index, publishers, size, rest)));
                 }
             });

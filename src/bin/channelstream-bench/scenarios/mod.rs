@@ -2,6 +2,7 @@
 
 mod big_store;
 mod fan_out;
+mod reconnect_storm;
 
 use clap::Subcommand;
 
@@ -10,6 +11,7 @@ use clap::Subcommand;
 pub enum Scenario {
     FanOut(fan_out::Options),
     BigStore(big_store::Options),
+    ReconnectStorm(reconnect_storm::Options),
 }
 
 impl Scenario {
@@ -18,6 +20,7 @@ impl Scenario {
         match self {
             Self::FanOut(options) => fan_out::run(options).await,
             Self::BigStore(options) => big_store::run(options).await,
+            Self::ReconnectStorm(options) => reconnect_storm::run(options).await,
         }
     }
 }
