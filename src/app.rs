@@ -92,6 +92,7 @@ impl Server {
             },
             readers: config.postgres_pool_size,
             timeout: config.postgres_timeout,
+            create: true,
         };
         let database = store::database(config.database_url.as_str(), &options).await?;
         let (drain, head_timeout) = (config.drain_seconds, config.request_timeout);

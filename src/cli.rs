@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::app;
 use crate::config::{Config, Loaded, make_config};
+use crate::copy::{Meter, copy};
 use crate::signature::Signer;
 use crate::store;
 use crate::telemetry;
@@ -50,6 +51,15 @@ enum Command {
     },
     /// Prints a value for the header x-channelstream-secret, good for a minute
     Sign(File),
+    /// Copies a store to another place, or to the other engine, while no server uses it
+    Copy {
+        /// The store, as in `database_url`
+        #[arg(long, value_name = "URL")]
+        from: String,
+        /// Where to: a new file, or an empty database
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
     /// Has the server, which must be stopped, number what is stored anew: after restoring a backup
     ///
     /// Listeners may hold cursors from after the backup was made. With this they are told that their
@@ -69,6 +79,7 @@ impl Cli {
             Some(Command::Serve(file)) => serve(&file),
             Some(Command::MakeConfig { output, json }) => write_config(output, json.as_deref()),
             Some(Command::Sign(file)) => sign(&file),
+            Some(Command::Copy { from, to }) => copy_store(&from, &to),
             Some(Command::NewEpoch(file)) => new_epoch(&file),
         }
     }
@@ -127,6 +138,13 @@ fn sign(file: &File) -> anyhow::Result<()> {
     let config = load(file)?.config;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
     println!("{}", Signer::new(config.secret.expose()).sign("channelstream", now.as_secs()));
+    Ok(())
+}
+
+fn copy_store(from: &str, to: &str) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("the system gives no threads")?;
+    let mut meter = Meter::on_stderr();
+    println!("{}", runtime.block_on(copy(from, to, |progress| meter.show(progress)))?);
     Ok(())
 }
 

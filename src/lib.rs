@@ -28,5 +28,6 @@ pub mod http;
 pub mod tenure;
 
 pub mod app;
+pub mod copy;
 
 pub mod cli;

@@ -87,7 +87,7 @@ fn it_says_its_version_and_explains_itself() {
     for flag in ["--help", "-h", "help"] {
         let ran = run(&[flag]);
         assert!(ran.success && ran.err.is_empty(), "{flag}: {}", ran.err);
-        for word in ["serve", "make-config", "sign", "new-epoch", "--ini", "--version"] {
+        for word in ["serve", "make-config", "sign", "new-epoch", "copy", "--ini", "--version"] {
             assert!(ran.out.contains(word), "{flag} says nothing of {word}:\n{}", ran.out);
         }
     }

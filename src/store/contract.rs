@@ -2,14 +2,17 @@
 //! It is meant to stay small: extend it when an operation needs something that memory cannot hold,
 //! and then for all engines at once, with a test in the contract suite.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::NaiveDateTime;
+use futures_util::Stream;
 use hashbrown::{HashMap, HashSet};
 use uuid::Uuid;
 
+use super::archive::{Extent, Page, Table};
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
 use crate::domain::event::Event;
@@ -147,6 +150,19 @@ pub trait Database: Send + Sync {
     /// again is useless.
     async fn take_over(&self, shown: Position) -> Result<Option<(Arc<dyn Store>, Start)>, StoreError>;
 
+    /// Becomes the owner of the store, unless another server is, in order to copy it or to copy
+    /// something into it. The store itself takes no note of that.
+    ///
+    /// # Errors
+    /// As [`Database::take_over`].
+    async fn archive(&self) -> Result<Option<Box<dyn Archive>>, StoreError>;
+
+    /// Which store it is, the same however it is reached.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    async fn place(&self) -> Result<String, StoreError>;
+
     /// Begins a new numbering, unless another server owns the store: after it was put back to an
     /// older state, cursors of the newer one must not be taken for what is numbered now. Gives the
     /// new epoch and the head after which it begins; older cursors stay good up to there.
@@ -157,6 +173,33 @@ pub trait Database: Send + Sync {
 
     /// How an operator knows it; without secrets.
     fn name(&self) -> String;
+}
+
+/// The pages of one table, in order.
+pub type Pages<'a> = Pin<Box<dyn Stream<Item = Result<Page, StoreError>> + Send + 'a>>;
+
+/// A store as rows and nothing else, all of it in one transaction: reading sees one state of it, and
+/// what is added is there with [`Archive::finish`], or not at all.
+#[async_trait]
+pub trait Archive: Send {
+    /// How much there is.
+    async fn extent(&mut self) -> Result<Extent, StoreError>;
+
+    /// Reads a table.
+    fn pages(&mut self, table: Table) -> Pages<'_>;
+
+    /// Takes out what a new store has got: its first epoch.
+    async fn clear(&mut self) -> Result<(), StoreError>;
+
+    /// Adds rows, with the ids that they have.
+    async fn add(&mut self, page: &Page) -> Result<(), StoreError>;
+
+    /// Sets the head, begins a new epoch there, and keeps all that was added. Ids go on behind those
+    /// that are there.
+    async fn finish(self: Box<Self>, head: Position) -> Result<(), StoreError>;
+
+    /// Lets the store go without having changed it.
+    async fn close(self: Box<Self>) -> Result<(), StoreError>;
 }
 
 /// Durable memory. One server owns a store, and one task of it writes.
@@ -258,11 +301,13 @@ pub struct StoreOptions {
     /// How long one request to the database may take until its connection counts as broken; for
     /// Postgres.
     pub timeout: Duration,
+    /// Whether a store is made where there is none.
+    pub create: bool,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { synchronous: Synchronous::Full, readers: 4, timeout: Duration::from_secs(5) }
+        Self { synchronous: Synchronous::Full, readers: 4, timeout: Duration::from_secs(5), create: true }
     }
 }
 

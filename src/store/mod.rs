@@ -1,5 +1,6 @@
 //! The store: what outlives the process. The only place that names a database.
 
+mod archive;
 mod contract;
 mod migrate;
 #[cfg(feature = "postgres")]
@@ -11,12 +12,13 @@ mod values;
 
 use std::sync::Arc;
 
-use crate::domain::position::{Epoch, Position};
-
+pub use archive::{Extent, Page, Table};
 pub use contract::{
-    Batch, Database, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions,
-    StoreTotals, StoredConnection, Synchronous,
+    Archive, Batch, Database, HistoryPage, HistoryQuery, Pages, ReplayPage, ReplayQuery, Start, Store, StoreError,
+    StoreOptions, StoreTotals, StoredConnection, Synchronous,
 };
+
+use crate::domain::position::{Epoch, Position};
 
 /// Finds the database of a URL, and creates or migrates its tables.
 ///

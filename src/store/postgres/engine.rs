@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use tracing::warn;
 use uuid::Uuid;
 
+use super::archive::PostgresArchive;
 use super::history::read_history;
 use super::read::{read_channels, read_connections, read_held, read_positions, read_users};
 use super::replay::{read_holding, read_replay};
@@ -27,8 +28,8 @@ use crate::domain::tail::{Place, TailPart};
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
 use crate::store::contract::{
-    Batch, Database, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions,
-    StoreTotals, StoredConnection,
+    Archive, Batch, Database, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Start, Store, StoreError,
+    StoreOptions, StoreTotals, StoredConnection,
 };
 use crate::store::migrate;
 use crate::store::values::{channel_name, epoch_of, username};
@@ -78,6 +79,9 @@ impl PostgresDatabase {
         };
         let mut connection = address.connect_patiently().await.map_err(unusable)?;
         suits(&mut connection).await.map_err(unusable)?;
+        if !options.create {
+            expect_store(&mut connection).await.map_err(unusable)?;
+        }
         migrate::postgres(&mut connection, migrations::migrations::runner()).await?;
         // It said all that it had to.
         let _ = connection.close().await;
@@ -107,6 +111,15 @@ async fn suits(connection: &mut PgConnection) -> Result<(), StoreError> {
         warn!("the database runs with fsync off: a power cut may corrupt it and lose what was acknowledged");
     }
     Ok(())
+}
+
+/// Fails unless there is a store in the database.
+async fn expect_store(connection: &mut PgConnection) -> Result<(), StoreError> {
+    let found = query_scalar!(r#"SELECT to_regclass('epochs') IS NOT NULL AS "found!""#);
+    if found.fetch_one(connection).await.map_err(classify)? {
+        return Ok(());
+    }
+    Err(StoreError::Unavailable("there is no store in it".to_owned()))
 }
 
 #[async_trait]
@@ -141,6 +154,23 @@ impl Database for PostgresDatabase {
         let begun = self.address.within(number_anew(&mut session.connection)).await?;
         self.address.within(session.connection.close()).await?;
         Ok(Some(begun))
+    }
+
+    async fn archive(&self) -> Result<Option<Box<dyn Archive>>, StoreError> {
+        let Some(archive) = PostgresArchive::open(&self.address).await? else { return Ok(None) };
+        Ok(Some(Box::new(archive)))
+    }
+
+    async fn place(&self) -> Result<String, StoreError> {
+        let mut session = self.address.connect().await?;
+        let place = query_scalar!(
+            r#"SELECT concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()), current_database(), 'meta'::regclass::oid)
+                   AS "place!""#
+        )
+        .fetch_one(&mut session.connection);
+        let place = self.address.within(place).await?;
+        let _ = session.connection.close().await;
+        Ok(place)
     }
 
     fn name(&self) -> String {

@@ -5,6 +5,7 @@
 //! Queries whose text would be that of a SQLite query end with `-- pg`: the checked descriptions
 //! of all queries are found by their text.
 
+mod archive;
 mod engine;
 mod history;
 mod read;

@@ -3,7 +3,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
@@ -32,6 +32,8 @@ const PARAMETERS: &[&str] = &[
 const OWNER: i64 = 0x6368_616e_0000_0000;
 /// Pause between attempts to get the owner's lock back.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long the database may take to notice that a process died.
+const NOTICED: Duration = Duration::from_secs(2);
 
 /// How to reach a database.
 #[derive(Clone)]
@@ -99,6 +101,20 @@ impl Address {
         .await
     }
 
+    /// A new session whose statements and transactions may take their time.
+    pub(super) async fn connect_without_limits(&self) -> Result<Session, StoreError> {
+        let mut session = self.connect().await?;
+        // Not every release has all of them.
+        let lifted = query!(
+            "SELECT count(set_config(name, '0', false)) FROM pg_settings
+             WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout',
+                            'lock_timeout')"
+        )
+        .fetch_one(&mut session.connection);
+        self.within(lifted).await?;
+        Ok(session)
+    }
+
     /// Sessions that read, made when they are needed.
     pub(super) fn pool(&self, size: u32) -> PgPool {
         let timeout = self.timeout;
@@ -152,6 +168,19 @@ impl Session {
         query_scalar!(r#"SELECT pg_try_advisory_lock($1::bigint + 'meta'::regclass::oid::bigint) AS "locked!""#, OWNER)
             .fetch_one(&mut self.connection)
             .await
+    }
+
+    /// Becomes the owner, unless another session is and stays it for a while: that a process died,
+    /// the database notices a little later.
+    pub(super) async fn try_lock_patiently(&mut self) -> sqlx::Result<bool> {
+        let since = Instant::now();
+        while !self.try_lock().await? {
+            if since.elapsed() > NOTICED {
+                return Ok(false);
+            }
+            sleep(PAUSE).await;
+        }
+        Ok(true)
     }
 
     /// Becomes the owner again after the session before this one broke: that may not have been

@@ -16,11 +16,12 @@ use sqlx::{ConnectOptions, Connection, query, query_scalar};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::archive::SqliteArchive;
 use super::history::read_history;
 use super::read::{read_channels, read_connections, read_held, read_positions, read_users};
 use super::replay::{read_holding, read_replay};
 use super::tails::read_tails;
-use super::values::list;
+use super::values::{classify, list};
 use super::write::write;
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
@@ -31,8 +32,8 @@ use crate::domain::tail::{Place, TailPart};
 use crate::domain::timestamp::from_micros;
 use crate::domain::user::User;
 use crate::store::contract::{
-    Batch, Database, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Start, Store, StoreError, StoreOptions,
-    StoreTotals, StoredConnection, Synchronous,
+    Archive, Batch, Database, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Start, Store, StoreError,
+    StoreOptions, StoreTotals, StoredConnection, Synchronous,
 };
 use crate::store::migrate;
 use crate::store::values::{channel_name, epoch_of, username};
@@ -72,6 +73,10 @@ impl SqliteDatabase {
     /// [`StoreError::Unusable`] with a sentence for the operator.
     pub async fn open(url: &str, options: &StoreOptions) -> Result<Self, StoreError> {
         let connect = options_of(url)?;
+        if !options.create {
+            must_exist(url)?;
+            expect_store(&connect).await?;
+        }
         let path = create_private(connect.get_filename())?;
         let connect = connect
             .create_if_missing(true)
@@ -130,6 +135,19 @@ impl Database for SqliteDatabase {
         begun.await.map(Some).map_err(|error| self.unusable(error))
     }
 
+    async fn archive(&self) -> Result<Option<Box<dyn Archive>>, StoreError> {
+        let Some(lock) = own(&self.path)? else { return Ok(None) };
+        let archive = SqliteArchive::open(&self.options, lock).await.map_err(|error| self.unusable(error))?;
+        Ok(Some(Box::new(archive)))
+    }
+
+    async fn place(&self) -> Result<String, StoreError> {
+        use std::os::unix::fs::MetadataExt;
+        let file = self.path.metadata();
+        let file = file.map_err(|error| StoreError::Unavailable(format!("{}: {error}", self.path.display())))?;
+        Ok(format!("{}:{}", file.dev(), file.ino()))
+    }
+
     fn name(&self) -> String {
         self.path.display().to_string()
     }
@@ -146,6 +164,26 @@ pub fn must_exist(url: &str) -> Result<(), StoreError> {
         return Ok(());
     }
     Err(StoreError::Unusable(format!("there is no database {}; see `database_url`", path.display())))
+}
+
+/// Fails unless there is a store in the file.
+async fn expect_store(connect: &SqliteConnectOptions) -> Result<(), StoreError> {
+    let path = connect.get_filename();
+    let found = async {
+        let mut connection = connect.clone().create_if_missing(false).disable_statement_logging().connect().await?;
+        let found = query_scalar!("SELECT name FROM sqlite_schema WHERE type = 'table' AND name = 'epochs'");
+        let found = found.fetch_optional(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(found.is_some())
+    };
+    let nothing = |reason: String| {
+        StoreError::Unusable(format!("there is no store in {}{reason}; see `database_url`", path.display()))
+    };
+    match found.await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(nothing(String::new())),
+        Err(error) => Err(nothing(format!(": {error}"))),
+    }
 }
 
 /// How to connect to the file that a URL names.
@@ -243,24 +281,6 @@ async fn number_anew(writer: &mut SqliteConnection) -> sqlx::Result<(Epoch, Posi
     let id = add_epoch(&mut transaction, head).await?;
     transaction.commit().await?;
     Ok((epoch_of(&id)?, Position(head as u64)))
-}
-
-/// Whether the engine refused the data, so that trying again is useless.
-fn classify(error: sqlx::Error) -> StoreError {
-    const CONSTRAINT: &str = "19";
-    const TOO_BIG: &str = "18";
-    const MISMATCH: &str = "20";
-    let refused = match &error {
-        // Only the head's row is asked for in a way that fails if it is not there.
-        sqlx::Error::RowNotFound => return StoreError::NotOurs,
-        sqlx::Error::Database(database) => database.code().is_some_and(|code| {
-            let primary = code.parse::<u32>().map_or(code.to_string(), |code| (code & 0xff).to_string());
-            [CONSTRAINT, TOO_BIG, MISMATCH].contains(&primary.as_str())
-        }),
-        sqlx::Error::Encode(_) => true,
-        _ => false,
-    };
-    if refused { StoreError::Refused(error.to_string()) } else { StoreError::Unavailable(error.to_string()) }
 }
 
 #[async_trait]

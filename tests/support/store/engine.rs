@@ -19,6 +19,9 @@ pub trait Engine: Send + Sync {
     /// Opens the store there, as a server does at its start.
     async fn open(&self) -> Result<(Arc<dyn Store>, Start), StoreError>;
 
+    /// Where it is.
+    async fn url(&self) -> String;
+
     /// The rows, of one column of text, of a query in the SQL that all engines share: for what
     /// the trait does not tell.
     async fn rows(&self, sql: &str) -> Vec<String>;
@@ -44,7 +47,11 @@ impl Sqlite {
 #[async_trait]
 impl Engine for Sqlite {
     async fn open(&self) -> Result<(Arc<dyn Store>, Start), StoreError> {
-        store::open(&format!("sqlite://{}/store.db", self.0.path().display()), &StoreOptions::default()).await
+        store::open(&self.url().await, &StoreOptions::default()).await
+    }
+
+    async fn url(&self) -> String {
+        format!("sqlite://{}/store.db", self.0.path().display())
     }
 
     async fn rows(&self, sql: &str) -> Vec<String> {
@@ -85,6 +92,10 @@ impl Engine for Postgres {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("the store has an owner still");
+    }
+
+    async fn url(&self) -> String {
+        self.0.clone()
     }
 
     async fn rows(&self, sql: &str) -> Vec<String> {

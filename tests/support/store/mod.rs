@@ -102,6 +102,16 @@ impl Db {
         self.crash().await;
     }
 
+    /// Stops in good order, and starts on what another place holds by then.
+    #[allow(dead_code)] // of the crates that share this, `copy_model` moves
+    pub async fn move_to(&mut self, engine: impl Engine + 'static, copied: impl AsyncFnOnce(&str, &str)) {
+        self.store().close().await.expect("a store closes");
+        self.store = None;
+        copied(&self.engine.url().await, &engine.url().await).await;
+        self.engine = Box::new(engine);
+        self.crash().await;
+    }
+
     /// Starts again without a good end.
     pub async fn crash(&mut self) {
         self.store = None;

@@ -105,9 +105,18 @@ fn plans() -> impl Strategy<Value = Vec<Plan>> {
     proptest::collection::vec((trims, steps).prop_map(|(trims, steps)| Plan { trims, steps }), 1..12)
 }
 
-/// Commits random batches and compares the store with the model after each. The seed is printed
-/// where a case fails: give it back as `STORE_SEED`. `PROPTEST_CASES` asks for more cases.
+/// Commits random batches and compares the store with the model after each, and after a restart.
 pub fn run<E: Engine + 'static>(cases: u32, engine: fn() -> E) {
+    run_then(cases, engine, async |db| {
+        db.reopen().await;
+        db.compare_all().await.map_err(|difference| format!("after a restart, the store {difference}"))
+    });
+}
+
+/// Commits random batches and compares the store with the model after each; then does something
+/// with it. The seed is printed where a case fails: give it back as `STORE_SEED`. `PROPTEST_CASES`
+/// asks for more cases.
+pub fn run_then<E: Engine + 'static>(cases: u32, engine: fn() -> E, then: impl AsyncFn(&mut Db) -> Result<(), String>) {
     let fresh_seed = || Uuid::new_v4().as_u64_pair().0;
     let seed = std::env::var("STORE_SEED").map_or_else(|_| fresh_seed(), |seed| seed.parse().expect("a number"));
     let mut bytes = [0; 32];
@@ -128,10 +137,7 @@ pub fn run<E: Engine + 'static>(cases: u32, engine: fn() -> E) {
                     |difference| TestCaseError::fail(format!("after batch {}, the store {difference}", number + 1));
                 db.compare_all().await.map_err(failed)?;
             }
-            db.reopen().await;
-            db.compare_all()
-                .await
-                .map_err(|difference| TestCaseError::fail(format!("after a restart, the store {difference}")))
+            then(&mut db).await.map_err(TestCaseError::fail)
         })
     });
     if let Err(failure) = outcome {
