@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::{
-    Listener, NO_CLOSE_FRAME, PATIENCE, Socket, TestServer, Transport, list, numbers, send, texts, until, without,
+    Listener, NO_CLOSE_FRAME, PATIENCE, Socket, TestServer, Transport, in_time, list, numbers, send, texts, until,
+    without,
 };
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::time::interval;
 use tokio_tungstenite::tungstenite::Message;
@@ -703,6 +704,36 @@ async fn a_reader_that_makes_progress_is_not_cut_off() {
             panic!("cut off while reading part {part} of 20, after {:?}: {error}", started.elapsed());
         }
     }
+}
+
+/// Who goes on reading may lag further behind than who stands still, over any transport.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_stream_that_is_read_slowly_is_not_cut_off() {
+    const POSTS: i64 = 10;
+    let server = TestServer::start().await;
+    let id = server.connect("ann", &["room"]).await;
+    let tcp = TcpSocket::new_v4().expect("a socket");
+    tcp.set_recv_buffer_size(8 << 10).expect("a small buffer");
+    let mut stream = tcp.connect(server.address()).await.expect("a connection");
+    let request = format!("GET /sse?conn_id={id} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("a request");
+    server.listeners(1).await;
+    let client = server.client();
+    let publisher = tokio::spawn(async move {
+        let padding = "x".repeat(10_000);
+        for _ in 0..POSTS {
+            let message = json!({"user": "x", "channel": "room", "message": {"padding": padding}});
+            client.post("/message", json!(vec![message; 50])).await;
+        }
+        client.say("room", [-1]).await;
+    });
+    let mut received = Vec::new();
+    while !received[received.len().saturating_sub(25_000)..].windows(8).any(|part| part == br#"{"n":-1}"#) {
+        let read = in_time("bytes", stream.read_buf(&mut received)).await.expect("a stream");
+        assert!(read > 0, "cut off after {} bytes", received.len());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    publisher.await.expect("a publisher");
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use support::{Looking, Random, new_store};
+use support::{Engine, Looking, Random, new_store};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -1466,7 +1466,11 @@ async fn they_do_without_tails() {
 
 async fn run(tails: TailLimits) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    let (first, count) = (number("SEED").unwrap_or(1), number("SCHEDULES").unwrap_or(40));
+    let usual = match Engine::of_this_run() {
+        Engine::Sqlite => 40,
+        Engine::Postgres => 10,
+    };
+    let (first, count) = (number("SEED").unwrap_or(1), number("SCHEDULES").unwrap_or(usual));
     let (mut opened, mut reads) = (0, 0);
     for seed in first..first + count {
         let mut schedule = Schedule::new(seed, tails).await;

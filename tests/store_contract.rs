@@ -124,7 +124,7 @@ macro_rules! contract {
 
             #[test]
             fn random_batches() {
-                random::run(15, || $fresh);
+                random::run(10, || $fresh);
             }
         }
     };

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, header};
@@ -19,6 +20,7 @@ use crate::http::query::{Query, parse_since};
 use crate::http::state::AppState;
 use crate::hub::{Backlog, Listener};
 use crate::mailbox::Mail;
+use crate::progress::Progress;
 
 /// Milliseconds after which a browser comes back when the stream ends.
 const RETRY: &str = "retry: 1000\n\n";
@@ -31,6 +33,7 @@ pub async fn sse(
     State(state): State<AppState>,
     method: Method,
     query: Query,
+    Extension(progress): Extension<Progress>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = query.connection_id()?;
@@ -44,6 +47,7 @@ pub async fn sse(
         return Ok((headers, Body::empty()).into_response());
     }
     let (listener, backlog) = state.hub.listen(id, since.as_ref(), true)?;
+    listener.watch(progress);
     let heartbeat = state.config.heartbeat_interval;
     let events = Events {
         listener,
