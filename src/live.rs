@@ -62,7 +62,7 @@ struct Parked {
     post: Post,
     /// The last request that has to be shown first.
     behind: Ticket,
-    answer: oneshot::Sender<Vec<Posted>>,
+    answer: oneshot::Sender<Unparked>,
 }
 
 /// What became of messages that were to be posted.
@@ -70,11 +70,19 @@ pub enum Posting {
     /// They were shown.
     Shown(Vec<Posted>),
     /// They are shown after what has to come first: the number to get them by, and the answer.
-    Parked(u64, oneshot::Receiver<Vec<Posted>>),
+    Parked(u64, oneshot::Receiver<Unparked>),
     /// The journal has to decide about them.
     ForTheJournal(Post),
     /// Too many are parked.
     Refused,
+}
+
+/// What became of messages that were parked.
+pub enum Unparked {
+    /// They were shown.
+    Shown(Vec<Posted>),
+    /// What they waited for has changed that nothing of them is stored: the journal has to decide.
+    ForTheJournal(Post),
 }
 
 /// Most posts that are parked at a time.
@@ -184,9 +192,14 @@ impl Live {
         for mut parked in std::mem::take(&mut self.parked) {
             let free = first_under_way.is_none_or(|first| parked.behind < first);
             if free || overdue == Some(parked.number) {
-                self.show_unstored(&mut parked.post, moment);
-                // Whoever posted it may be gone; it was posted all the same.
-                let _ = parked.answer.send(parked.post.posted);
+                let unparked = if parked.post.is_ephemeral(&self.router) {
+                    self.show_unstored(&mut parked.post, moment);
+                    Unparked::Shown(parked.post.posted)
+                } else {
+                    Unparked::ForTheJournal(parked.post)
+                };
+                // Whoever posted it may be gone; what was shown was posted all the same.
+                let _ = parked.answer.send(unparked);
             } else {
                 waiting.push_back(parked);
             }
@@ -202,6 +215,7 @@ impl Live {
         let decided = post.decide(&self.router, &mut draft);
         debug_assert!(decided.is_ok(), "alone in its draft");
         let (events, _) = draft.finish();
+        debug_assert!(!events.iter().any(Event::is_durable), "nothing of it is stored");
         self.apply(&events, moment);
     }
 

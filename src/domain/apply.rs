@@ -199,10 +199,7 @@ impl Router {
                                 Said::Deletion { uuid: deletion.uuid, about: *about, audience: audience.clone() };
                             let entry = Entry { position, committed: moment.micros(), said };
                             let delete = |tail: &mut Tail| tail.delete(Some(original), entry.clone());
-                            // Of a deletion that is deleted nobody knows any more who has it.
-                            let all = || self.users.keys().cloned().collect();
-                            let holders: Vec<Username> = if adds { users.clone() } else { all() };
-                            holders.iter().for_each(|name| self.follow(name, original.position, position, delete));
+                            users.iter().for_each(|name| self.follow(name, original.position, position, delete));
                         }
                         self.show_to_users(&users, frame, false, moment, effects);
                     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::channel::Logged;
 use super::event::Event;
-use super::message::Message;
+use super::message::{Audience, Message};
 use super::names::{ChannelName, ConnectionId, Username};
 use super::position::Position;
 use super::router::Router;
@@ -80,6 +80,8 @@ pub enum Held {
         position: Position,
         /// Where the message was logged, if it ever was.
         about: Option<Position>,
+        /// Who may see it.
+        audience: Arc<Audience>,
     },
 }
 

@@ -88,6 +88,8 @@ pub struct Doubt {
 pub struct ReplayPage {
     /// Net effect, in order of position, for whatever audience.
     pub frames: Vec<Frame>,
+    /// Whether there is nothing after it.
+    pub is_last: bool,
     /// How far retention has gone in each place (no channel: the inbox), in the same snapshot.
     pub trimmed: Vec<(Option<ChannelName>, Position)>,
 }
@@ -130,17 +132,31 @@ impl Plan {
         }
     }
 
-    /// Where gaps may be, besides those that retention makes.
-    pub fn doubts(&self) -> Vec<Doubt> {
-        self.places().filter_map(|(channel, scope)| self.doubt(channel, scope)).collect()
+    /// Where gaps may be, besides those that retention makes. Everything up to `read` was read.
+    pub fn doubts(&self, read: Position) -> Vec<Doubt> {
+        self.places().filter_map(|(channel, scope)| self.doubt(channel, scope, read)).collect()
     }
 
-    fn doubt(&self, channel: Option<&ChannelName>, scope: &Scope) -> Option<Doubt> {
+    fn doubt(&self, channel: Option<&ChannelName>, scope: &Scope, read: Position) -> Option<Doubt> {
         let (after, through, reason) = match self.gap_after(scope) {
-            (_, GapReason::Trimmed) => (scope.since, scope.floor, GapReason::Floor),
+            // A floor may have risen over what was shown already.
+            (_, GapReason::Trimmed) => (scope.since.max(read), scope.floor, GapReason::Floor),
             (after, reason) => (after, self.head, reason),
         };
         (after < through).then(|| Doubt { channel: channel.cloned(), after, through, reason })
+    }
+}
+
+impl Plan {
+    /// Looks anew at where it is to be read: the user may have been taken out of channels, or into
+    /// more, and floors may be others. Where reading began at a floor, that stays the begin.
+    pub fn renew(&mut self, now: Self, since: &Since) {
+        let before = std::mem::replace(&mut self.channels, now.channels);
+        if *since == Since::Floors {
+            for (name, scope) in &mut self.channels {
+                scope.since = before.get(name).map_or(scope.since, |before| before.since);
+            }
+        }
     }
 }
 
@@ -189,7 +205,7 @@ impl Router {
         for (channel, scope) in plan.places() {
             let place = channel.map_or_else(|| Place::Inbox(plan.user.clone()), |name| Place::Channel(name.clone()));
             let Some(tail) = self.tail(&place) else { return Missed::Unknown };
-            let doubt = plan.doubt(channel, scope);
+            let doubt = plan.doubt(channel, scope, after);
             let is_founded = doubt.as_ref().map_or(Some(false), |doubt| tail.holds(doubt.after, doubt.through));
             let is_read = plan.reads_from(scope);
             let (start, _) = plan.gap_after(scope);
@@ -213,6 +229,7 @@ impl Router {
             return Missed::Wanting(wanting);
         }
         page.frames = merge(sources, limit);
+        page.is_last = page.frames.len() < limit;
         Missed::Page(page, founded)
     }
 

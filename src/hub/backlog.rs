@@ -11,8 +11,7 @@ use crate::domain::frame::{Frame, Tick};
 use crate::domain::names::{ChannelName, ConnectionId};
 use crate::domain::position::{Cursor, Position};
 use crate::domain::replay::{Doubt, Gaps, Missed, Plan, ReplayPage, Since, note_gap};
-use crate::journal::Failure;
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Closing, Mailbox};
 use crate::store::ReplayQuery;
 use crate::wire::frame;
 
@@ -20,6 +19,8 @@ use crate::wire::frame;
 const MAX_PIECE_BYTES: usize = 256 * 1024;
 /// Log entries read in one go.
 const PAGE: u32 = 100;
+/// Bytes of bodies after which a page ends: it is held until a slow socket has taken it.
+const PAGE_BYTES: u32 = 512 << 10;
 
 /// An array of frames.
 pub struct Part {
@@ -31,9 +32,26 @@ pub struct Part {
     logged: u64,
 }
 
+/// Why what was missed is not told to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupted {
+    /// The store cannot be read.
+    Store,
+    /// The listener was closed.
+    Closed(Closing),
+}
+
+impl Interrupted {
+    /// The connection of a mailbox is over.
+    fn by(mailbox: &Mailbox) -> Self {
+        Self::Closed(mailbox.closing().unwrap_or(Closing::Unknown))
+    }
+}
+
 /// What is shown before all mail, part by part.
 pub struct Backlog {
     hub: Arc<Hub>,
+    mailbox: Arc<Mailbox>,
     /// The reading of the log, for a listener that keeps a cursor.
     reading: Option<Reading>,
     /// Frames of memory, shown after those of the log.
@@ -70,14 +88,14 @@ impl Backlog {
             id,
             since,
             plan,
-            mailbox,
+            mailbox: mailbox.clone(),
             after: Position(0),
             told: Position(0),
             count: 0,
             gaps: Gaps::new(),
             is_done: false,
         });
-        Self { hub, reading, missed, ready: VecDeque::new(), tick }
+        Self { hub, mailbox, reading, missed, ready: VecDeque::new(), tick }
     }
 
     /// Up to where the listener has seen everything once all of it was sent.
@@ -93,9 +111,12 @@ impl Backlog {
     /// The next array of frames.
     ///
     /// # Errors
-    /// If the store cannot be read: the listener may come back with its cursor.
-    pub async fn next(&mut self) -> Result<Option<Part>, Failure> {
+    /// If it cannot be told to its end; the listener may come back with its cursor.
+    pub async fn next(&mut self) -> Result<Option<Part>, Interrupted> {
         loop {
+            if let Some(closing) = self.mailbox.closing() {
+                return Err(Interrupted::Closed(closing));
+            }
             if let Some(part) = self.ready.pop_front() {
                 if let Some(reading) = &mut self.reading {
                     reading.told = part.position.unwrap_or(reading.told);
@@ -115,10 +136,13 @@ impl Backlog {
     }
 
     /// The marker for a listener that keeps a cursor: everything up to it was shown, but for the
-    /// gaps. `live`: the newest position of what was shown since.
+    /// gaps; none as long as nothing was. `live`: the newest position of what was shown since.
     pub fn marker(&self, live: Option<Position>) -> Option<Part> {
         let reading = self.reading.as_ref()?;
         let is_whole = reading.is_done && self.ready.iter().all(|part| part.logged == 0);
+        if !is_whole && reading.count == 0 {
+            return None;
+        }
         let told = if is_whole { reading.plan.head } else { reading.told };
         let position = live.map_or(told, |live| live.max(told));
         let cursor = Cursor { epoch: self.hub.epoch().clone(), position };
@@ -129,8 +153,8 @@ impl Backlog {
 
 impl Reading {
     /// Reads the next page; notes gaps. The last page may be empty.
-    async fn read(&mut self, hub: &Hub) -> Result<Vec<Frame>, Failure> {
-        let (page, doubts) = match self.recall(hub).await {
+    async fn read(&mut self, hub: &Hub) -> Result<Vec<Frame>, Interrupted> {
+        let (page, doubts) = match self.recall(hub).await? {
             Missed::Page(page, doubts) => (page, doubts),
             Missed::Wanting(places) if !hub.journal.is_stuck() => {
                 let wanted = {
@@ -138,7 +162,7 @@ impl Reading {
                     places.into_iter().map(|place| live.want_tail(place)).collect()
                 };
                 hub.journal.read_tails(wanted).await;
-                match self.recall(hub).await {
+                match self.recall(hub).await? {
                     Missed::Page(page, doubts) => (page, doubts),
                     Missed::Wanting(_) | Missed::Unknown => self.ask_store(hub).await?,
                 }
@@ -160,7 +184,7 @@ impl Reading {
                 note_gap(&mut self.gaps, place, reason);
             }
         }
-        let is_last = page.frames.len() < PAGE as usize;
+        let is_last = page.is_last;
         self.after = page.frames.last().and_then(Frame::position).unwrap_or(self.after);
         let frames = page.frames.into_iter().filter(|frame| frame.admits(&plan.user)).collect();
         if is_last {
@@ -169,28 +193,31 @@ impl Reading {
         Ok(frames)
     }
 
-    /// The next page as far as memory knows, after looking anew at what is to be read: the user
-    /// may have been taken out of channels, or into more, and a floor may be another.
-    async fn recall(&mut self, hub: &Hub) -> Missed {
+    /// The next page as far as memory knows, after looking anew at what is to be read.
+    ///
+    /// # Errors
+    /// If the connection is over, or is another user's by now.
+    async fn recall(&mut self, hub: &Hub) -> Result<Missed, Interrupted> {
         // It is never closed.
         let _turn = hub.turns.acquire().await;
         let moment = hub.now();
         let mut live = hub.live.lock();
         let now = live.router.plan_replay(self.id, &self.since, moment);
-        self.plan.channels = now.map(|plan| plan.channels).unwrap_or_default();
-        live.router.missed_logged(&self.plan, self.after, PAGE as usize, moment)
+        let now = now.filter(|now| now.user == self.plan.user).ok_or_else(|| Interrupted::by(&self.mailbox))?;
+        self.plan.renew(now, &self.since);
+        Ok(live.router.missed_logged(&self.plan, self.after, PAGE as usize, moment))
     }
 
     /// The next page by the store's word.
-    async fn ask_store(&self, hub: &Hub) -> Result<(ReplayPage, Vec<Doubt>), Failure> {
+    async fn ask_store(&self, hub: &Hub) -> Result<(ReplayPage, Vec<Doubt>), Interrupted> {
         let plan = &self.plan;
-        let doubts = plan.doubts();
+        let doubts = plan.doubts(self.after);
         let count = || hub.live.lock().count_replay_read();
         let found = if doubts.is_empty() {
             Vec::new()
         } else {
             count();
-            hub.store.holding(&plan.user, &doubts).await.map_err(|_| Failure::Unavailable)?
+            hub.store.holding(&plan.user, &doubts).await.map_err(|_| Interrupted::Store)?
         };
         let kept: BTreeMap<&ChannelName, Position> = plan.reads().collect();
         // Of the others only how far they are trimmed.
@@ -203,9 +230,10 @@ impl Reading {
             through: plan.head,
             at: hub.now().utc,
             limit: PAGE,
+            max_bytes: PAGE_BYTES,
         };
         count();
-        let page = hub.store.replay(&query).await.map_err(|_| Failure::Unavailable)?;
+        let page = hub.store.replay(&query).await.map_err(|_| Interrupted::Store)?;
         Ok((page, found))
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ use crate::domain::router::Router;
 use crate::domain::tails::TailLimits;
 use crate::domain::timestamp::Moment;
 use crate::journal::{Failure, Journal};
-use crate::live::{Attached, Live, Posting};
+use crate::live::{Attached, Live, Posting, Unparked};
 use crate::mailbox::Closing;
 use crate::store::{Start, Store, StoreError};
 
@@ -131,20 +132,26 @@ impl Hub {
             Posting::Shown(posted) => Ok(posted),
             Posting::ForTheJournal(post) => self.journal.submit(post, bytes).await,
             Posting::Refused => Err(Failure::Busy),
-            Posting::Parked(number, mut answer) => {
-                match tokio::time::timeout(self.options.commit_timeout, &mut answer).await {
-                    Ok(posted) => posted.map_err(|_| Failure::Unavailable),
-                    Err(_) => {
-                        // The store is stuck: what it holds up must not hold up what it never sees.
-                        let wake = {
-                            let mut live = self.live.lock();
-                            live.show_parked(Some(number), self.clock.now());
-                            live.hand_out()
-                        };
-                        wake.wake();
-                        answer.await.map_err(|_| Failure::Unavailable)
-                    }
-                }
+            Posting::Parked(number, answer) => match self.unparked(number, answer).await? {
+                Unparked::Shown(posted) => Ok(posted),
+                Unparked::ForTheJournal(post) => self.journal.submit(post, bytes).await,
+            },
+        }
+    }
+
+    /// Waits until messages may be shown, or for as long as a request may wait for the store.
+    async fn unparked(&self, number: u64, mut answer: oneshot::Receiver<Unparked>) -> Result<Unparked, Failure> {
+        match tokio::time::timeout(self.options.commit_timeout, &mut answer).await {
+            Ok(unparked) => unparked.map_err(|_| Failure::Unavailable),
+            Err(_) => {
+                // The store is stuck: what it holds up must not hold up what it never sees.
+                let wake = {
+                    let mut live = self.live.lock();
+                    live.show_parked(Some(number), self.clock.now());
+                    live.hand_out()
+                };
+                wake.wake();
+                answer.await.map_err(|_| Failure::Unavailable)
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::domain::frame::Tick;
 use crate::domain::listen::Departure;
 use crate::domain::names::{ConnectionId, ListenerId};
 use crate::domain::replay::Since;
-use crate::mailbox::{Closing, Mail, Mailbox};
+use crate::mailbox::{Mail, Mailbox};
 use crate::progress::Progress;
 
 /// An open listener; dropping it ends it.
@@ -57,11 +57,6 @@ impl Listener {
     /// Waits for mail; dropping the wait loses nothing.
     pub async fn mail(&self) -> Mail {
         self.mailbox.mail().await
-    }
-
-    /// Why it was closed, if it was.
-    pub fn closing(&self) -> Option<Closing> {
-        self.mailbox.closing()
     }
 
     /// A heartbeat was sent: a listener that keeps a cursor may have to be told of the head.

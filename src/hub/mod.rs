@@ -7,7 +7,7 @@ mod listener;
 mod look;
 mod restore;
 
-pub use backlog::Backlog;
+pub use backlog::{Backlog, Interrupted};
 pub use core::{CannotListen, Hub, HubOptions};
 pub use listener::Listener;
 pub use look::NoHistory;

@@ -98,11 +98,10 @@ async fn read(
     loop {
         let after = frames.last().and_then(Frame::position).unwrap_or_default();
         let channels = channels.clone();
-        let query = ReplayQuery { user, channels, inbox, after, through: head, at, limit: ENTRIES };
-        let page = store.replay(&query).await?.frames;
-        let is_last = page.len() < ENTRIES as usize;
-        frames.extend(page);
-        if is_last {
+        let query = ReplayQuery { user, channels, inbox, after, through: head, at, limit: ENTRIES, max_bytes: u32::MAX };
+        let page = store.replay(&query).await?;
+        frames.extend(page.frames);
+        if page.is_last {
             return Ok(frames);
         }
     }

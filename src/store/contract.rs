@@ -71,6 +71,8 @@ pub struct ReplayQuery<'a> {
     pub at: NaiveDateTime,
     /// Most entries.
     pub limit: u32,
+    /// The page ends once its bodies have as many bytes.
+    pub max_bytes: u32,
 }
 
 /// Which messages of a channel or an inbox are to be read.

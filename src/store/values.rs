@@ -105,7 +105,8 @@ impl EntryRow {
             return self.logged().map(Held::Message);
         }
         let about = self.about.map(|about| Position(about as u64));
-        Ok(Held::Deletion { position: Position(self.position as u64), about })
+        let audience = self.audience()?.into();
+        Ok(Held::Deletion { position: Position(self.position as u64), about, audience })
     }
 
     /// The entry, and its channel.

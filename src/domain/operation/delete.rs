@@ -7,7 +7,7 @@ use super::edit::{Receipt, has_target, need_original, recent_message, touch, tou
 use super::post::shown_in;
 use crate::domain::draft::{Draft, Held, Key, Touch, Undecided};
 use crate::domain::event::{Event, Original};
-use crate::domain::message::Deletion;
+use crate::domain::message::{Audience, Deletion};
 use crate::domain::position::Position;
 use crate::domain::router::{Needs, Router};
 use crate::domain::timestamp::Moment;
@@ -62,12 +62,13 @@ fn decide_one(deletion: &DeleteOne, router: &Router, draft: &mut Draft) -> Resul
     let position = (logs || held.is_some()).then(|| draft.next_position());
     let (original, about, audience) = match &held {
         Some(Held::Message(logged)) => {
-            touch_holders(&logged.message, draft)?;
+            touch_holders(channel, &logged.message.audience, draft)?;
             let original = Original { position: logged.position, edit: logged.edit };
             (Some(original), Some(logged.position), logged.message.audience.clone())
         }
-        Some(Held::Deletion { position, about }) => {
-            (Some(Original { position: *position, edit: None }), *about, deletion.audience.clone())
+        Some(Held::Deletion { position, about, audience }) => {
+            touch_holders(channel, audience, draft)?;
+            (Some(Original { position: *position, edit: None }), *about, Audience::clone(audience))
         }
         None => {
             let recent = recent_message(channel, &deletion.audience, deletion.uuid, router);
@@ -81,10 +82,10 @@ fn decide_one(deletion: &DeleteOne, router: &Router, draft: &mut Draft) -> Resul
             draft.reload(name);
         }
     }
-    if let Some(position) = position {
-        draft.hold(channel, deletion.uuid, Held::Deletion { position, about });
-    }
     let audience = Arc::new(audience);
+    if let Some(position) = position {
+        draft.hold(channel, deletion.uuid, Held::Deletion { position, about, audience: audience.clone() });
+    }
     draft.add(Event::Deleted { position, deletion: deletion.clone(), audience, original, about });
     Ok(position)
 }

@@ -59,7 +59,7 @@ fn decide_one(edit: &Arc<Edit>, router: &Router, draft: &mut Draft) -> Result<Re
     touch(edit.channel.as_ref(), &edit.audience, edit.uuid, draft)?;
     let event = match draft.held(router, edit.channel.as_ref(), edit.uuid) {
         Some(Held::Message(mut logged)) => {
-            touch_holders(&logged.message, draft)?;
+            touch_holders(edit.channel.as_ref(), &logged.message.audience, draft)?;
             let position = draft.next_position();
             let original = logged.clone();
             let message = Arc::new(edit.applied_to(&logged.message));
@@ -134,8 +134,12 @@ pub(super) fn touch(
 }
 
 /// Keeps apart what changes the inboxes that hold a private message, whomever the request names.
-pub(super) fn touch_holders(message: &Message, draft: &mut Draft) -> Result<(), Undecided> {
-    let users = if message.channel.is_none() { message.audience.named() } else { Vec::new() };
+pub(super) fn touch_holders(
+    channel: Option<&ChannelName>,
+    audience: &Audience,
+    draft: &mut Draft,
+) -> Result<(), Undecided> {
+    let users = if channel.is_none() { audience.named() } else { Vec::new() };
     users.into_iter().try_for_each(|name| draft.touch(Key::User(name), Touch::Shared))
 }
 

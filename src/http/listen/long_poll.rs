@@ -13,7 +13,8 @@ use crate::http::answer::JsonText;
 use crate::http::error::ApiError;
 use crate::http::query::{BadConnectionId, Query};
 use crate::http::state::AppState;
-use crate::hub::{Backlog, Listener};
+use crate::hub::{Backlog, Interrupted, Listener};
+use crate::journal::Failure;
 use crate::mailbox::{Closing, Mail, Piece};
 use crate::wire::form::Faults;
 
@@ -50,7 +51,17 @@ async fn collect(listener: Listener, mut backlog: Backlog) -> Result<String, Api
     let first_by = Instant::now() + WAIT;
     let mut frames = Frames::default();
     let mut is_whole = true;
-    while let Some(piece) = backlog.next().await? {
+    loop {
+        let piece = match backlog.next().await {
+            Ok(Some(piece)) => piece,
+            Ok(None) => break,
+            Err(Interrupted::Store) => return Err(Failure::Unavailable.into()),
+            // The marker covers what is there.
+            Err(Interrupted::Closed(_)) => {
+                is_whole = false;
+                break;
+            }
+        };
         frames.add(elements(piece.text.as_str()), None);
         if frames.text.len() > MAX_ANSWER_BYTES && backlog.marker(None).is_some() {
             is_whole = false;

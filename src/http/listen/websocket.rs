@@ -15,7 +15,7 @@ use crate::domain::frame::Tick;
 use crate::http::error::ApiError;
 use crate::http::query::Query;
 use crate::http::state::AppState;
-use crate::hub::{Backlog, CannotListen, Listener};
+use crate::hub::{Backlog, CannotListen, Interrupted, Listener};
 use crate::mailbox::{Closing, Mail};
 use crate::progress::Progress;
 
@@ -86,7 +86,7 @@ async fn serve(mut socket: Socket, mut listener: Listener, backlog: Backlog, hea
 }
 
 async fn run(socket: &mut Socket, listener: &Listener, mut backlog: Backlog, heartbeat: Duration) -> End {
-    if let Err(end) = catch_up(socket, listener, &mut backlog).await {
+    if let Err(end) = catch_up(socket, &mut backlog).await {
         return end;
     }
     listener.mark_written(backlog.tick());
@@ -121,15 +121,15 @@ async fn run(socket: &mut Socket, listener: &Listener, mut backlog: Backlog, hea
 }
 
 /// Writes what was missed, page by page, as fast as the client takes it, and the marker.
-async fn catch_up(socket: &mut Socket, listener: &Listener, backlog: &mut Backlog) -> Result<(), End> {
+async fn catch_up(socket: &mut Socket, backlog: &mut Backlog) -> Result<(), End> {
     loop {
-        // Without the store the client has to come back, with the cursor that it has.
-        let Ok(part) = backlog.next().await else { return Err(End::Ours(Closing::GoingAway)) };
-        let Some(part) = part else { break };
-        if let Some(closing) = listener.closing() {
-            return Err(End::Ours(closing));
+        match backlog.next().await {
+            Ok(Some(part)) => socket.write(std::iter::once(part.text)).await?,
+            Ok(None) => break,
+            Err(Interrupted::Closed(closing)) => return Err(End::Ours(closing)),
+            // The client has to come back, with the cursor that it has.
+            Err(Interrupted::Store) => return Err(End::Ours(Closing::GoingAway)),
         }
-        socket.write(std::iter::once(part.text)).await?;
     }
     match backlog.marker(None) {
         Some(marker) => socket.write(std::iter::once(marker.text)).await,

@@ -1,9 +1,9 @@
 //! Reading a page of messages, for back ends: which ones, then what they say.
 
 use sqlx::postgres::PgConnection;
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{query, query_scalar};
 
-use super::read::newest_by;
+use super::read::{newest_by, read_entries};
 use super::session::snapshot;
 use crate::domain::tail::Place;
 use crate::store::contract::{HistoryPage, HistoryQuery};
@@ -34,17 +34,7 @@ pub(super) async fn read_history(
         }
         positions.push(message.position);
     }
-    let rows = query_as!(
-        EntryRow,
-        r#"SELECT l.position AS "position!", l.kind::bigint AS "kind!", l.about, l.edit, l.uuid AS "uuid!",
-               channels.name AS "channel?", l.sender, l.timestamp, l.edited, l.audience, l.body,
-               l.committed AS "committed!", l.committed AS "posted!"
-           FROM log AS l LEFT JOIN channels ON channels.id = l.channel
-           WHERE l.position = ANY($1) ORDER BY l.position"#,
-        &positions
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
+    let rows = read_entries(&mut transaction, &positions).await?;
     transaction.commit().await?;
     page.messages = rows.into_iter().map(EntryRow::logged).collect::<sqlx::Result<_>>()?;
     Ok(Some(page))

@@ -151,6 +151,24 @@ pub(super) async fn read_held(reader: &mut PgConnection, uuids: &[Uuid]) -> sqlx
     Ok(held)
 }
 
+/// Log entries in the order of the log; those of edits with the content of their messages.
+pub(super) async fn read_entries(reader: &mut PgConnection, positions: &[i64]) -> sqlx::Result<Vec<EntryRow>> {
+    query_as!(
+        EntryRow,
+        r#"SELECT l.position AS "position!", l.kind::bigint AS "kind!", l.about, l.edit, l.uuid AS "uuid!",
+               channels.name AS "channel?", coalesce(m.sender, l.sender) AS sender,
+               coalesce(m.timestamp, l.timestamp) AS timestamp, coalesce(m.edited, l.edited) AS edited,
+               coalesce(m.audience, l.audience) AS audience, coalesce(m.body, l.body) AS body,
+               l.committed AS "committed!", coalesce(m.committed, l.committed) AS "posted!"
+           FROM log AS l LEFT JOIN log AS m ON l.kind = 1 AND m.position = l.about
+           LEFT JOIN channels ON channels.id = l.channel
+           WHERE l.position = ANY($1) ORDER BY l.position"#,
+        positions
+    )
+    .fetch_all(reader)
+    .await
+}
+
 pub(super) async fn read_positions(
     reader: &mut PgConnection,
     times: &HashSet<NaiveDateTime>,

@@ -1,15 +1,16 @@
 //! Reading what a listener has missed.
 
 use sqlx::postgres::PgConnection;
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{query, query_scalar};
 
+use super::read::read_entries;
 use super::session::snapshot;
 use super::values::texts;
 use crate::domain::names::ChannelName;
 use crate::domain::position::Position;
 use crate::domain::replay::Doubt;
 use crate::store::contract::{ReplayPage, ReplayQuery};
-use crate::store::values::{EntryRow, channel_name};
+use crate::store::values::channel_name;
 
 pub(super) async fn read_replay(reader: &mut PgConnection, asked: &ReplayQuery<'_>) -> sqlx::Result<ReplayPage> {
     let mut transaction = snapshot(reader).await?;
@@ -18,8 +19,8 @@ pub(super) async fn read_replay(reader: &mut PgConnection, asked: &ReplayQuery<'
     let column = |position: Position| i64::try_from(position.0).unwrap_or(i64::MAX);
     let starts: Vec<i64> = asked.channels.iter().map(|(_, from)| column(*from)).collect();
     let at = asked.at.and_utc().timestamp_micros();
-    let rows = query_as!(
-        EntryRow,
+    // Only sizes of bodies are looked at.
+    let found = query!(
         r#"WITH found AS (
              SELECT l.position
              FROM UNNEST($1::text[], $2::bigint[]) AS scope (name, start)
@@ -36,14 +37,12 @@ pub(super) async fn read_replay(reader: &mut PgConnection, asked: &ReplayQuery<'
                AND NOT (l.kind IN (1, 2) AND coalesce(l.about > $7, false))
              ORDER BY 1 LIMIT $8
            )
-           SELECT l.position AS "position!", l.kind::bigint AS "kind!", l.about, l.edit, l.uuid AS "uuid!", channels.name AS "channel?",
-               coalesce(m.sender, l.sender) AS sender, coalesce(m.timestamp, l.timestamp) AS timestamp,
-               coalesce(m.edited, l.edited) AS edited, coalesce(m.audience, l.audience) AS audience,
-               coalesce(m.body, l.body) AS body, l.committed AS "committed!", coalesce(m.committed, l.committed) AS "posted!"
+           SELECT found.position AS "position!",
+               (sum(octet_length(coalesce(l.body, m.body, ''))) OVER (ORDER BY found.position)
+                   - octet_length(coalesce(l.body, m.body, '')) < $9) AS "fits!"
            FROM found JOIN log AS l ON l.position = found.position
            LEFT JOIN log AS m ON l.kind = 1 AND m.position = l.about
-           LEFT JOIN channels ON channels.id = l.channel
-           ORDER BY l.position"#,
+           ORDER BY found.position"#,
         &names as &[&str],
         &starts,
         column(asked.after),
@@ -51,12 +50,15 @@ pub(super) async fn read_replay(reader: &mut PgConnection, asked: &ReplayQuery<'
         at,
         asked.user.as_str(),
         column(asked.inbox),
-        i64::from(asked.limit)
+        i64::from(asked.limit),
+        i64::from(asked.max_bytes)
     )
     .fetch_all(&mut *transaction)
     .await?;
-    let mut page = ReplayPage::default();
-    for row in rows {
+    let positions: Vec<i64> = found.iter().filter(|row| row.fits).map(|row| row.position).collect();
+    let is_last = found.len() < asked.limit as usize && positions.len() == found.len();
+    let mut page = ReplayPage { is_last, ..ReplayPage::default() };
+    for row in read_entries(&mut transaction, &positions).await? {
         let (channel, entry) = row.entry()?;
         page.frames.push(entry.frame(channel.as_ref()));
     }

@@ -2,13 +2,13 @@
 
 use hashbrown::HashMap;
 use sqlx::postgres::PgConnection;
-use sqlx::{query, query_as};
+use sqlx::query;
 
+use super::read::read_entries;
 use super::session::snapshot;
 use crate::domain::names::{ChannelName, Username};
 use crate::domain::position::Position;
 use crate::domain::tail::{Entry, Place, TailPart};
-use crate::store::values::EntryRow;
 
 pub(super) async fn read_tails(
     reader: &mut PgConnection,
@@ -70,19 +70,7 @@ pub(super) async fn read_tails(
     .fetch_all(&mut *transaction)
     .await?;
     let positions: Vec<i64> = found.iter().filter(|row| row.fits).map(|row| row.position).collect();
-    let entries = query_as!(
-        EntryRow,
-        r#"SELECT l.position AS "position!", l.kind::bigint AS "kind!", l.about, l.edit, l.uuid AS "uuid!", channels.name AS "channel?",
-               coalesce(m.sender, l.sender) AS sender, coalesce(m.timestamp, l.timestamp) AS timestamp,
-               coalesce(m.edited, l.edited) AS edited, coalesce(m.audience, l.audience) AS audience,
-               coalesce(m.body, l.body) AS body, l.committed AS "committed!", coalesce(m.committed, l.committed) AS "posted!"
-           FROM log AS l LEFT JOIN log AS m ON l.kind = 1 AND m.position = l.about
-           LEFT JOIN channels ON channels.id = l.channel
-           WHERE l.position = ANY($1)"#,
-        &positions
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
+    let entries = read_entries(&mut transaction, &positions).await?;
     transaction.commit().await?;
     // What is in several inboxes is shared by them.
     let mut by_position: HashMap<i64, Entry> = HashMap::with_capacity(entries.len());

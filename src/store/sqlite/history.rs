@@ -1,11 +1,9 @@
 //! Reading a page of messages, for back ends: which ones, then what they say.
 
 use sqlx::sqlite::{SqliteConnection, SqlitePool};
-use sqlx::{query, query_as, query_scalar};
-use uuid::Uuid;
+use sqlx::{query, query_scalar};
 
-use super::read::newest_by;
-use super::values::list;
+use super::read::{newest_by, read_entries};
 use crate::domain::tail::Place;
 use crate::store::contract::{HistoryPage, HistoryQuery};
 use crate::store::values::EntryRow;
@@ -29,18 +27,7 @@ pub(super) async fn read_history(readers: &SqlitePool, asked: &HistoryQuery<'_>)
         }
         positions.push(message.position);
     }
-    let positions = list(positions);
-    let rows = query_as!(
-        EntryRow,
-        r#"SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.about, l.edit, l.uuid AS "uuid!: Uuid",
-               channels.name AS "channel?: String", l.sender, l.timestamp, l.edited, l.audience, l.body,
-               l.committed AS "committed!: i64", l.committed AS "posted!: i64"
-           FROM log AS l LEFT JOIN channels ON channels.id = l.channel
-           WHERE l.position IN (SELECT value FROM json_each(?1)) ORDER BY l.position"#,
-        positions
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
+    let rows = read_entries(&mut transaction, positions).await?;
     page.messages = rows.into_iter().map(EntryRow::logged).collect::<sqlx::Result<_>>()?;
     Ok(Some(page))
 }

@@ -151,6 +151,28 @@ pub(super) async fn read_held(readers: &SqlitePool, uuids: &str) -> sqlx::Result
     Ok(held)
 }
 
+/// Log entries in the order of the log; those of edits with the content of their messages.
+pub(super) async fn read_entries(
+    connection: &mut SqliteConnection,
+    positions: impl IntoIterator<Item = i64>,
+) -> sqlx::Result<Vec<EntryRow>> {
+    let positions = list(positions);
+    query_as!(
+        EntryRow,
+        r#"SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.uuid AS "uuid!: Uuid", l.about,
+               l.edit, channels.name AS "channel?: String", coalesce(m.sender, l.sender) AS "sender?: String",
+               coalesce(m.timestamp, l.timestamp) AS "timestamp?: String", coalesce(m.edited, l.edited) AS "edited?: String",
+               coalesce(m.audience, l.audience) AS "audience?: String", coalesce(m.body, l.body) AS "body?: String",
+               l.committed AS "committed!: i64", coalesce(m.committed, l.committed) AS "posted!: i64"
+           FROM log AS l LEFT JOIN log AS m ON l.kind = 1 AND m.position = l.about
+           LEFT JOIN channels ON channels.id = l.channel
+           WHERE l.position IN (SELECT value FROM json_each(?1)) ORDER BY l.position"#,
+        positions
+    )
+    .fetch_all(connection)
+    .await
+}
+
 pub(super) async fn read_positions(
     readers: &SqlitePool,
     times: &HashSet<NaiveDateTime>,

@@ -1,15 +1,15 @@
 //! Reading what a listener has missed.
 
 use sqlx::sqlite::SqlitePool;
-use sqlx::{query, query_as, query_scalar};
-use uuid::Uuid;
+use sqlx::{query, query_scalar};
 
+use super::read::read_entries;
 use super::values::list;
 use crate::domain::names::ChannelName;
 use crate::domain::position::Position;
 use crate::domain::replay::Doubt;
 use crate::store::contract::{ReplayPage, ReplayQuery};
-use crate::store::values::{EntryRow, channel_name};
+use crate::store::values::channel_name;
 
 pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -> sqlx::Result<ReplayPage> {
     let mut transaction = readers.begin().await?;
@@ -17,8 +17,8 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
     let (user, inbox) = (asked.user.as_str(), asked.inbox.0 as i64);
     let (after, through) = (asked.after.0 as i64, asked.through.0 as i64);
     let at = asked.at.and_utc().timestamp_micros();
-    let rows = query_as!(
-        EntryRow,
+    // Only sizes of bodies are looked at.
+    let found = query!(
         r#"WITH found AS (
              SELECT l.position
              FROM json_each(?1) AS scope
@@ -35,27 +35,27 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
                AND NOT (l.kind IN (1, 2) AND coalesce(l.about > ?6, 0))
              ORDER BY 1 LIMIT ?7
            )
-           SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.uuid AS "uuid!: Uuid", l.about,
-               l.edit, channels.name AS "channel?: String", coalesce(m.sender, l.sender) AS "sender?: String",
-               coalesce(m.timestamp, l.timestamp) AS "timestamp?: String", coalesce(m.edited, l.edited) AS "edited?: String",
-               coalesce(m.audience, l.audience) AS "audience?: String", coalesce(m.body, l.body) AS "body?: String",
-               l.committed AS "committed!: i64", coalesce(m.committed, l.committed) AS "posted!: i64"
+           SELECT found.position AS "position!: i64",
+               sum(octet_length(coalesce(l.body, m.body, ''))) OVER (ORDER BY found.position)
+                   - octet_length(coalesce(l.body, m.body, '')) < ?8 AS "fits!: bool"
            FROM found JOIN log AS l ON l.position = found.position
            LEFT JOIN log AS m ON l.kind = 1 AND m.position = l.about
-           LEFT JOIN channels ON channels.id = l.channel
-           ORDER BY l.position"#,
+           ORDER BY found.position"#,
         scopes,
         after,
         through,
         at,
         user,
         inbox,
-        asked.limit
+        asked.limit,
+        asked.max_bytes
     )
     .fetch_all(&mut *transaction)
     .await?;
-    let mut page = ReplayPage::default();
-    for row in rows {
+    let positions: Vec<i64> = found.iter().filter(|row| row.fits).map(|row| row.position).collect();
+    let is_last = found.len() < asked.limit as usize && positions.len() == found.len();
+    let mut page = ReplayPage { is_last, ..ReplayPage::default() };
+    for row in read_entries(&mut transaction, positions).await? {
         let (channel, entry) = row.entry()?;
         page.frames.push(entry.frame(channel.as_ref()));
     }

@@ -2,13 +2,12 @@
 
 use hashbrown::HashMap;
 use sqlx::sqlite::SqlitePool;
-use sqlx::{query, query_as};
-use uuid::Uuid;
+use sqlx::query;
 
+use super::read::read_entries;
 use super::values::list;
 use crate::domain::position::Position;
 use crate::domain::tail::{Entry, Place, TailPart};
-use crate::store::values::EntryRow;
 
 pub(super) async fn read_tails(
     readers: &SqlitePool,
@@ -66,21 +65,8 @@ pub(super) async fn read_tails(
     )
     .fetch_all(&mut *transaction)
     .await?;
-    let positions = list(found.iter().filter(|row| row.fits).map(|row| row.position));
-    let entries = query_as!(
-        EntryRow,
-        r#"SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.uuid AS "uuid!: Uuid", l.about,
-               l.edit, channels.name AS "channel?: String", coalesce(m.sender, l.sender) AS "sender?: String",
-               coalesce(m.timestamp, l.timestamp) AS "timestamp?: String", coalesce(m.edited, l.edited) AS "edited?: String",
-               coalesce(m.audience, l.audience) AS "audience?: String", coalesce(m.body, l.body) AS "body?: String",
-               l.committed AS "committed!: i64", coalesce(m.committed, l.committed) AS "posted!: i64"
-           FROM log AS l LEFT JOIN log AS m ON l.kind = 1 AND m.position = l.about
-           LEFT JOIN channels ON channels.id = l.channel
-           WHERE l.position IN (SELECT value FROM json_each(?1))"#,
-        positions
-    )
-    .fetch_all(&mut *transaction)
-    .await?;
+    let positions = found.iter().filter(|row| row.fits).map(|row| row.position);
+    let entries = read_entries(&mut transaction, positions).await?;
     // What is in several inboxes is shared by them.
     let mut by_position: HashMap<i64, Entry> = HashMap::with_capacity(entries.len());
     for row in entries {

@@ -1,10 +1,12 @@
 //! The fake store: what a database would hold.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use channelstream::domain::channel::{Channel, Logged, Retained};
 use channelstream::domain::draft::{Held, HeldByUuid};
 use channelstream::domain::event::Event;
+use channelstream::domain::message::Audience;
 use channelstream::domain::names::{ChannelName, ConnectionId, Username};
 use channelstream::domain::position::Position;
 use channelstream::domain::router::Needs;
@@ -58,6 +60,7 @@ enum Kind {
     /// `about`: where the message was.
     Deletion {
         about: Option<Position>,
+        audience: Arc<Audience>,
     },
 }
 
@@ -185,7 +188,7 @@ impl Store {
                 let (uuid, channel) = (edit.uuid, edit.channel.clone());
                 self.log.push(Entry { position, uuid, channel, inboxes, committed, kind: Kind::Edit });
             }
-            Event::Deleted { position, deletion, original, about, .. } => {
+            Event::Deleted { position, deletion, original, about, audience } => {
                 let Some(position) = *position else { return };
                 let mut inboxes = BTreeSet::new();
                 if let Some(original) = *original {
@@ -196,7 +199,7 @@ impl Store {
                 }
                 let (uuid, channel) = (deletion.uuid, deletion.channel.clone());
                 assert!(self.find(uuid, channel.as_ref()).is_none(), "a deletion leaves nothing: {deletion:?}");
-                let kind = Kind::Deletion { about: *about };
+                let kind = Kind::Deletion { about: *about, audience: audience.clone() };
                 self.log.push(Entry { position, uuid, channel, inboxes, committed, kind });
             }
             Event::ChannelExpired { channel, through } => {
@@ -326,7 +329,9 @@ impl Store {
         let held = asked.filter_map(|entry| {
             let held = match &entry.kind {
                 Kind::Message(logged) => Held::Message(logged.clone()),
-                Kind::Deletion { about } => Held::Deletion { position: entry.position, about: *about },
+                Kind::Deletion { about, audience } => {
+                    Held::Deletion { position: entry.position, about: *about, audience: audience.clone() }
+                }
                 Kind::Edit => return None,
             };
             Some(((entry.uuid, entry.channel.clone()), held))

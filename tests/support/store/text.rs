@@ -9,7 +9,7 @@ use channelstream::domain::position::Position;
 use channelstream::domain::tail::{Place, Said, TailPart};
 use channelstream::domain::timestamp::from_micros;
 use channelstream::domain::user::User;
-use channelstream::json::{Json, public_keys_text, to_text};
+use channelstream::json::{Json, audience_text, public_keys_text, to_text};
 use channelstream::store::{HistoryQuery, StoredConnection};
 use chrono::NaiveDateTime;
 use uuid::Uuid;
@@ -114,9 +114,10 @@ pub fn held(uuid: Uuid, channel: Option<&ChannelName>, held: &Held) -> String {
     let place = channel.map_or("private".to_owned(), |name| format!("{name:?}"));
     match held {
         Held::Message(message) => format!("{place} {}", logged(message)),
-        Held::Deletion { position, about } => {
+        Held::Deletion { position, about, audience } => {
             let was = about.map(|about| format!(", was #{}", about.0)).unwrap_or_default();
-            format!("{place} #{} m{} is deleted{was}", position.0, uuid.as_u128())
+            let whose = audience_text(audience).map(|audience| format!(", for {audience}")).unwrap_or_default();
+            format!("{place} #{} m{} is deleted{was}{whose}", position.0, uuid.as_u128())
         }
     }
 }

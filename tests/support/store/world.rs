@@ -247,8 +247,8 @@ impl World {
                 let original = Original { position: old.position, edit: old.edit };
                 (Some(original), Some(old.position), old.message.audience.clone())
             }
-            Some(Held::Deletion { position, about }) => {
-                (Some(Original { position, edit: None }), about, deletion.audience.clone())
+            Some(Held::Deletion { position, about, audience }) => {
+                (Some(Original { position, edit: None }), about, Audience::clone(&audience))
             }
             None => (None, None, deletion.audience.clone()),
         };
@@ -439,7 +439,10 @@ impl World {
         let mut entries = self.log.iter().filter(|(_, entry)| entry.uuid == uuid && entry.channel.as_ref() == channel);
         entries.find_map(|(position, entry)| match &entry.kind {
             Kind::Message(logged) => Some(Held::Message(logged.clone())),
-            Kind::Deletion { about, .. } => Some(Held::Deletion { position: *position, about: *about }),
+            Kind::Deletion { about, audience } => {
+                let audience = audience.clone().into();
+                Some(Held::Deletion { position: *position, about: *about, audience })
+            }
             Kind::Edit { .. } => None,
         })
     }
