@@ -5,7 +5,8 @@ CREATE TABLE meta (
     id         INTEGER PRIMARY KEY CHECK (id = 1),
     head       BIGINT NOT NULL,    -- position of the newest logged event
     last_batch UUID   NOT NULL,    -- id of the batch committed last: settles an unclear commit
-    owner      UUID   NOT NULL     -- the server that may write
+    owner      UUID   NOT NULL,    -- the server that may write
+    timeline   TEXT   NOT NULL DEFAULT ''  -- of the database's own log, when the owner took over: another one after a failover
 );
 
 CREATE TABLE epochs (

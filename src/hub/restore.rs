@@ -98,7 +98,8 @@ async fn read(
     loop {
         let after = frames.last().and_then(Frame::position).unwrap_or_default();
         let channels = channels.clone();
-        let query = ReplayQuery { user, channels, inbox, after, through: head, at, limit: ENTRIES, max_bytes: u32::MAX };
+        let query =
+            ReplayQuery { user, channels, inbox, after, through: head, at, limit: ENTRIES, max_bytes: u32::MAX };
         let page = store.replay(&query).await?;
         frames.extend(page.frames);
         if page.is_last {

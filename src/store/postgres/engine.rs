@@ -8,6 +8,7 @@ use hashbrown::{HashMap, HashSet};
 use sqlx::postgres::{PgConnection, PgPool};
 use sqlx::{Connection, query, query_scalar};
 use tokio::sync::Mutex;
+use tokio::time::sleep;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -15,10 +16,10 @@ use super::archive::PostgresArchive;
 use super::history::read_history;
 use super::read::{read_channels, read_connections, read_held, read_positions, read_users};
 use super::replay::{read_holding, read_replay};
-use super::session::{Address, Identity, Reader, Session, classify};
+use super::session::{Address, Identity, PAUSE, Reader, Session, classify};
 use super::tails::read_tails;
 use super::values::texts;
-use super::write::write;
+use super::write::{Ground, write};
 use crate::domain::channel::Channel;
 use crate::domain::draft::HeldByUuid;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
@@ -48,17 +49,32 @@ pub struct PostgresDatabase {
     readers: u32,
     /// Looks whether the store is free, while another server owns it.
     candidate: Mutex<Option<Session>>,
+    sessions: Sessions,
+}
+
+/// Of these the newest is in use; the others are ended before another one asks for the lock: an
+/// answer that was lost must not leave it to a session that nobody knows.
+type Sessions = Arc<parking_lot::Mutex<Vec<Identity>>>;
+
+/// A new session that may ask for the lock, which no forgotten one holds.
+async fn contender(address: &Address, sessions: &Sessions) -> Result<Session, StoreError> {
+    let mut session = address.connect().await?;
+    let broken = sessions.lock().clone();
+    sessions.lock().push(session.identity.clone());
+    address.within(session.end(&broken)).await?;
+    sessions.lock().retain(|one| !broken.contains(one));
+    Ok(session)
 }
 
 /// See the module.
 pub struct PostgresStore {
     address: Address,
-    /// What `meta` says as long as the store is ours.
-    owner: Uuid,
+    /// What `meta` says as long as the store is ours, and holds what we committed.
+    ground: parking_lot::Mutex<Ground>,
     /// None after a commit failed: whoever settles it opens a new one.
     writer: Mutex<Option<Session>>,
-    /// The session that wrote last.
-    last_writer: parking_lot::Mutex<Identity>,
+    /// Sessions that held or asked for the lock, as far as they may live on at the server.
+    sessions: Sessions,
     readers: PgPool,
 }
 
@@ -85,7 +101,7 @@ impl PostgresDatabase {
         migrate::postgres(&mut connection, migrations::migrations::runner()).await?;
         // It said all that it had to.
         let _ = connection.close().await;
-        Ok(Self { address, readers: options.readers, candidate: Mutex::new(None) })
+        Ok(Self { address, readers: options.readers, candidate: Mutex::new(None), sessions: Sessions::default() })
     }
 }
 
@@ -128,18 +144,19 @@ impl Database for PostgresDatabase {
         let mut candidate = self.candidate.lock().await;
         let mut session = match candidate.take() {
             Some(session) => session,
-            None => self.address.connect().await?,
+            None => contender(&self.address, &self.sessions).await?,
         };
         if !self.address.within(session.try_lock()).await? {
             *candidate = Some(session);
             return Ok(None);
         }
         let owner = Uuid::new_v4();
-        let start = self.address.within(take_over(&mut session.connection, owner, shown)).await?;
+        let timeline = timeline(&self.address, &mut session).await?;
+        let (start, last) = self.address.within(take_over(&mut session.connection, owner, &timeline, shown)).await?;
         let store = PostgresStore {
             address: self.address.clone(),
-            owner,
-            last_writer: parking_lot::Mutex::new(session.identity.clone()),
+            ground: parking_lot::Mutex::new(Ground { owner, last }),
+            sessions: self.sessions.clone(),
             writer: Mutex::new(Some(session)),
             readers: self.address.pool(self.readers),
         };
@@ -179,11 +196,19 @@ impl Database for PostgresDatabase {
 }
 
 /// Notes whose the store is from now on, and reads where the log stands. Waits for the last batch of
-/// the owner before. A new numbering begins with a new store, and where the log has less than was
-/// shown of it.
-async fn take_over(connection: &mut PgConnection, owner: Uuid, shown: Position) -> sqlx::Result<Start> {
+/// the owner before. A new numbering begins with a new store, and where the log may have less than
+/// was shown of it: after a failover of the database, and after a restore.
+async fn take_over(
+    connection: &mut PgConnection,
+    owner: Uuid,
+    timeline: &str,
+    shown: Position,
+) -> sqlx::Result<(Start, Uuid)> {
     let mut transaction = connection.begin().await?;
-    let head = own(&mut transaction, owner).await?;
+    let (head, last) = own(&mut transaction, owner).await?;
+    let before = query_scalar!("SELECT timeline FROM meta WHERE id = 1").fetch_one(&mut *transaction).await?;
+    query!("UPDATE meta SET timeline = $1 WHERE id = 1", timeline).execute(&mut *transaction).await?;
+    let is_continued = head as u64 >= shown.0 && (before.is_empty() || before == timeline);
     let latest = query_scalar!("SELECT committed FROM log ORDER BY position DESC LIMIT 1 -- pg")
         .fetch_optional(&mut *transaction)
         .await?;
@@ -191,7 +216,7 @@ async fn take_over(connection: &mut PgConnection, owner: Uuid, shown: Position) 
         .fetch_optional(&mut *transaction)
         .await?;
     let epoch = match newest {
-        Some(id) if head as u64 >= shown.0 => id,
+        Some(id) if is_continued => id,
         _ => add_epoch(&mut transaction, head).await?,
     };
     let epochs = query!("SELECT id, after FROM epochs ORDER BY number -- pg").fetch_all(&mut *transaction).await?;
@@ -199,19 +224,31 @@ async fn take_over(connection: &mut PgConnection, owner: Uuid, shown: Position) 
     let epochs = epochs.into_iter().map(|row| Ok((epoch_of(&row.id)?, Position(row.after as u64))));
     let numbering = Numbering::new(epochs.collect::<sqlx::Result<_>>()?);
     let (head, latest) = (Position(head as u64), from_micros(latest.unwrap_or_default()));
-    Ok(Start { epoch: epoch_of(&epoch)?, head, latest, numbering })
+    Ok((Start { epoch: epoch_of(&epoch)?, head, latest, numbering }, last))
 }
 
-/// Notes whose the store is; gives its head.
-async fn own(connection: &mut PgConnection, owner: Uuid) -> sqlx::Result<i64> {
-    query_scalar!(
+/// Which of its pasts the database goes on from: it begins another timeline with each failover and
+/// each restore to a point in time. Empty where it does not say.
+async fn timeline(address: &Address, session: &mut Session) -> Result<String, StoreError> {
+    let asked = query_scalar!(r#"SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) AS "timeline!""#)
+        .fetch_one(&mut session.connection);
+    match address.within(asked).await {
+        Err(StoreError::Refused(_)) => Ok(String::new()),
+        answered => answered,
+    }
+}
+
+/// Notes whose the store is; gives its head, and the last batch.
+async fn own(connection: &mut PgConnection, owner: Uuid) -> sqlx::Result<(i64, Uuid)> {
+    let meta = query!(
         "INSERT INTO meta (id, head, last_batch, owner) VALUES (1, 0, $1, $2)
-         ON CONFLICT (id) DO UPDATE SET owner = excluded.owner RETURNING head",
+         ON CONFLICT (id) DO UPDATE SET owner = excluded.owner RETURNING head, last_batch",
         Uuid::nil(),
         owner
     )
     .fetch_one(connection)
-    .await
+    .await?;
+    Ok((meta.head, meta.last_batch))
 }
 
 async fn add_epoch(connection: &mut PgConnection, head: i64) -> sqlx::Result<String> {
@@ -222,7 +259,7 @@ async fn add_epoch(connection: &mut PgConnection, head: i64) -> sqlx::Result<Str
 
 async fn number_anew(connection: &mut PgConnection) -> sqlx::Result<(Epoch, Position)> {
     let mut transaction = connection.begin().await?;
-    let head = own(&mut transaction, Uuid::nil()).await?;
+    let (head, _) = own(&mut transaction, Uuid::nil()).await?;
     let id = add_epoch(&mut transaction, head).await?;
     transaction.commit().await?;
     Ok((epoch_of(&id)?, Position(head as u64)))
@@ -236,22 +273,22 @@ impl PostgresStore {
 
     /// A session that holds the owner's lock, after the last one broke.
     async fn reconnect(&self) -> Result<Session, StoreError> {
-        let mut session = self.address.connect().await?;
-        let before = self.last_writer.lock().clone();
-        if let Err(error) = self.address.within(session.lock_again(&before)).await {
-            // Another server may hold it, and say so soon.
-            let mut session = self.address.connect().await?;
-            self.expect_ours(&mut session).await?;
-            return Err(error);
-        }
-        *self.last_writer.lock() = session.identity.clone();
-        Ok(session)
+        let mut session = contender(&self.address, &self.sessions).await?;
+        self.address.within(self.expect_ours(&mut session)).await?;
+        let locked = async {
+            while !session.try_lock().await? {
+                self.expect_ours(&mut session).await?;
+                sleep(PAUSE).await;
+            }
+            Ok(session)
+        };
+        self.address.within(locked).await
     }
 
-    /// Fails unless the store is ours.
-    async fn expect_ours(&self, session: &mut Session) -> Result<(), StoreError> {
-        let owner = query_scalar!("SELECT owner FROM meta WHERE id = 1").fetch_one(&mut session.connection);
-        if self.address.within(owner).await? == self.owner { Ok(()) } else { Err(StoreError::NotOurs) }
+    /// Says that there is no such row, unless the store is ours.
+    async fn expect_ours(&self, session: &mut Session) -> sqlx::Result<()> {
+        let owner = query_scalar!("SELECT owner FROM meta WHERE id = 1").fetch_one(&mut session.connection).await?;
+        if owner == self.ground.lock().owner { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
     }
 }
 
@@ -262,7 +299,11 @@ impl Store for PostgresStore {
         let Some(mut writer) = held.take() else {
             return Err(StoreError::Unavailable("the last commit is not settled".to_owned()));
         };
-        let written = self.address.within(write(&mut writer.connection, self.owner, batch)).await;
+        let ground = *self.ground.lock();
+        let written = self.address.within(write(&mut writer.connection, ground, batch)).await;
+        if written.is_ok() {
+            self.ground.lock().last = batch.id;
+        }
         // After refused statements a session is as good as before: the transaction is undone.
         if matches!(written, Ok(()) | Err(StoreError::Refused(_))) {
             *held = Some(writer);
@@ -276,21 +317,25 @@ impl Store for PostgresStore {
             Some(writer) => writer,
             None => self.reconnect().await?,
         };
-        // A commit that was given up may still be on its way: its lock is waited for.
-        let last = async {
+        // A commit that was given up may still be on its way: its lock is waited for. Or it waits for
+        // a replica: what is written here is acknowledged after that.
+        let decided = async {
             let mut transaction = writer.connection.begin().await?;
-            let last = query!("SELECT owner, last_batch FROM meta WHERE id = 1 FOR UPDATE")
+            let found = query!("UPDATE meta SET owner = owner WHERE id = 1 RETURNING owner, last_batch")
                 .fetch_one(&mut *transaction)
                 .await?;
-            transaction.rollback().await?;
-            Ok(last)
+            transaction.commit().await?;
+            Ok(found)
         };
-        let last = self.address.within(last).await?;
-        if last.owner != self.owner {
+        let found = self.address.within(decided).await?;
+        let mut ground = self.ground.lock();
+        let is_there = found.last_batch == batch;
+        if found.owner != ground.owner || !is_there && found.last_batch != ground.last {
             return Err(StoreError::NotOurs);
         }
+        ground.last = found.last_batch;
         *held = Some(writer);
-        Ok(last.last_batch == batch)
+        Ok(is_there)
     }
 
     async fn check(&self) -> Result<(), StoreError> {
@@ -299,7 +344,12 @@ impl Store for PostgresStore {
             Some(writer) => writer,
             None => self.reconnect().await?,
         };
-        self.expect_ours(&mut writer).await?;
+        let found = query!("SELECT owner, last_batch FROM meta WHERE id = 1").fetch_one(&mut writer.connection);
+        let found = self.address.within(found).await?;
+        let ground = *self.ground.lock();
+        if (found.owner, found.last_batch) != (ground.owner, ground.last) {
+            return Err(StoreError::NotOurs);
+        }
         *held = Some(writer);
         Ok(())
     }
@@ -417,7 +467,7 @@ impl Store for PostgresStore {
              WHERE connections.id = s.id AND EXISTS (SELECT 1 FROM meta WHERE meta.owner = $3)",
             &ids,
             &positions,
-            self.owner
+            self.ground.lock().owner
         )
         .execute(&mut writer.connection);
         self.address.within(noted).await?;

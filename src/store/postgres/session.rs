@@ -27,11 +27,13 @@ const PARAMETERS: &[&str] = &[
     "application_name",
     "options",
 ];
+/// What may be wrong if it is not clear what is what.
+const ENCODE: &str = "cannot be read: characters such as @ / ? # in a user or password are written as %40 %2F %3F %23";
 /// Under this key, to which the number of our table is added, the owner's lock is held: stores in
 /// several schemas of one database have an owner each.
 const OWNER: i64 = 0x6368_616e_0000_0000;
 /// Pause between attempts to get the owner's lock back.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 /// How long the database may take to notice that a process died.
 const NOTICED: Duration = Duration::from_secs(2);
 
@@ -51,12 +53,20 @@ impl Address {
             let unknown =
                 form_urlencoded::parse(parameters.as_bytes()).map(|(key, _)| key.into_owned()).find(|key| !known(key));
             if let Some(key) = unknown {
-                return Err(unusable(format!("has a parameter that we do not know: {key}")));
+                // What looks like none may be a part of the password.
+                let is_name = key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+                return Err(unusable(match is_name {
+                    true => format!("has a parameter that we do not know: {key}"),
+                    false => ENCODE.to_owned(),
+                }));
             }
         }
         let mut options = PgConnectOptions::from_str(url)
             .map_err(|error| unusable(format!("is not a Postgres URL: {error}")))?
             .disable_statement_logging();
+        if [options.get_host(), options.get_database().unwrap_or_default()].iter().any(|part| part.contains('@')) {
+            return Err(unusable(ENCODE.to_owned()));
+        }
         if options.get_application_name().is_none() {
             options = options.application_name("channelstream");
         }
@@ -127,13 +137,15 @@ impl Address {
 }
 
 /// Tells a new session how we work: plans are made once, and none takes the whole table for many
-/// rows; a statement ends in time even if nobody waits for it any more; an acknowledged commit is on
-/// the disk, whatever the database's default is.
+/// rows; a statement ends in time even if nobody waits for it any more; a session ends, and gives its
+/// locks back, soon after this machine is gone; an acknowledged commit is on the disk, whatever the
+/// database's default is.
 async fn prepare(connection: &mut PgConnection, timeout: Duration) -> sqlx::Result<()> {
     query!(
         "SELECT count(set_config(name, value, false))
          FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), ('jit', 'off'), ('statement_timeout', $1),
                       ('default_transaction_isolation', 'read committed'),
+                      ('tcp_keepalives_idle', '10'), ('tcp_keepalives_interval', '5'), ('tcp_keepalives_count', '3'),
                       ('synchronous_commit', CASE current_setting('synchronous_commit')
                            WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END)
               ) AS setting (name, value)",
@@ -150,7 +162,7 @@ pub(super) async fn snapshot(reader: &mut PgConnection) -> sqlx::Result<Transact
 }
 
 /// Which session it is, so that it can be ended from another one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     pid: i32,
     since: String,
@@ -183,19 +195,20 @@ impl Session {
         Ok(true)
     }
 
-    /// Becomes the owner again after the session before this one broke: that may not have been
-    /// noticed at the other end, so it is ended there.
-    pub(super) async fn lock_again(&mut self, before: &Identity) -> sqlx::Result<()> {
+    /// Ends sessions that broke: that may not have been noticed at the other end, where they hold
+    /// the lock, or a transaction that is not decided.
+    pub(super) async fn end(&mut self, broken: &[Identity]) -> sqlx::Result<()> {
+        let pids: Vec<i32> = broken.iter().map(|one| one.pid).collect();
+        let since: Vec<&str> = broken.iter().map(|one| one.since.as_str()).collect();
         query!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2",
-            before.pid,
-            before.since
+            "SELECT pg_terminate_backend(activity.pid)
+             FROM pg_stat_activity AS activity JOIN UNNEST($1::int[], $2::text[]) AS broken (pid, since)
+                 ON broken.pid = activity.pid AND broken.since = activity.backend_start::text",
+            &pids,
+            &since as &[&str]
         )
-        .fetch_optional(&mut self.connection)
+        .fetch_all(&mut self.connection)
         .await?;
-        while !self.try_lock().await? {
-            sleep(PAUSE).await;
-        }
         Ok(())
     }
 }
@@ -239,13 +252,13 @@ impl Drop for Reader {
 
 /// Whether the database refused the data, so that trying again is useless.
 pub(super) fn classify(error: sqlx::Error) -> StoreError {
-    // Data exceptions, integrity, limits such as the size of a field.
-    const REFUSED: &[&str] = &["22", "23", "54"];
+    // Connections, read-only replicas, deadlocks, resources, locks, operators, the system.
+    const UNAVAILABLE: &[&str] = &["08", "25", "40", "53", "55", "57", "58"];
     match &error {
         // Only the head's row is asked for in a way that fails if it is not there.
         sqlx::Error::RowNotFound => StoreError::NotOurs,
         sqlx::Error::Database(database)
-            if database.code().is_some_and(|code| REFUSED.iter().any(|class| code.starts_with(class))) =>
+            if database.code().is_some_and(|code| !UNAVAILABLE.iter().any(|class| code.starts_with(class))) =>
         {
             StoreError::Refused(error.to_string())
         }

@@ -12,11 +12,20 @@ use crate::json;
 use crate::store::contract::Batch;
 use crate::store::rows::{Content, Rows};
 
-/// Writes a batch if `owner` still owns the store, and else says that there is no such row.
-pub(super) async fn write(writer: &mut PgConnection, owner: Uuid, batch: &Batch) -> sqlx::Result<()> {
+/// What a batch builds on; where `meta` says something else, there is no row to move.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ground {
+    /// Who owns the store.
+    pub(super) owner: Uuid,
+    /// The batch before.
+    pub(super) last: Uuid,
+}
+
+/// Writes a batch, if it stands on the right ground.
+pub(super) async fn write(writer: &mut PgConnection, ground: Ground, batch: &Batch) -> sqlx::Result<()> {
     let rows = Rows::of(batch);
     if rows.only_appends() {
-        return append(writer, owner, batch, &rows).await;
+        return append(writer, ground, batch, &rows).await;
     }
     let at = batch.at.and_utc().timestamp_micros();
     let before = batch.before.0 as i64;
@@ -24,7 +33,7 @@ pub(super) async fn write(writer: &mut PgConnection, owner: Uuid, batch: &Batch)
     let connection = &mut *transaction;
     write_channels(connection, &rows, at).await?;
     write_users(connection, &rows, before, at).await?;
-    append(connection, owner, batch, &rows).await?;
+    append(connection, ground, batch, &rows).await?;
     write_connections(connection, &rows, before, at).await?;
     write_changes(connection, &rows).await?;
     if !rows.trimmed_channels.is_empty() {
@@ -50,7 +59,7 @@ pub(super) async fn write(writer: &mut PgConnection, owner: Uuid, batch: &Batch)
 }
 
 /// Moves the head, under the lock of its row, and adds new entries to the log and to inboxes.
-async fn append(connection: &mut PgConnection, owner: Uuid, batch: &Batch, rows: &Rows<'_>) -> sqlx::Result<()> {
+async fn append(connection: &mut PgConnection, ground: Ground, batch: &Batch, rows: &Rows<'_>) -> sqlx::Result<()> {
     let at = batch.at.and_utc().timestamp_micros();
     let entries = &rows.entries;
     let content = |index: usize| entries[index].content.as_ref();
@@ -76,7 +85,7 @@ async fn append(connection: &mut PgConnection, owner: Uuid, batch: &Batch, rows:
     let inbox_positions: Vec<i64> = rows.inbox.iter().map(|(_, position)| position.0 as i64).collect();
     let moved = query_scalar!(
         r#"WITH moved AS (
-             UPDATE meta SET head = $1, last_batch = $2 WHERE id = 1 AND head = $3 AND owner = $4 RETURNING id
+             UPDATE meta SET head = $1, last_batch = $2 WHERE id = 1 AND head = $3 AND owner = $4 AND last_batch = $19 RETURNING id
            ), logged AS (
              INSERT INTO log (position, channel, kind, uuid, about, edit, sender, timestamp, edited, audience, body, committed)
              SELECT e.position, (SELECT id FROM channels WHERE name = e.channel), e.kind, e.uuid, e.about, e.edit,
@@ -93,7 +102,7 @@ async fn append(connection: &mut PgConnection, owner: Uuid, batch: &Batch, rows:
         batch.head.0 as i64,
         batch.id,
         batch.before.0 as i64,
-        owner,
+        ground.owner,
         at,
         &positions,
         &channels as &[Option<&str>],
@@ -107,7 +116,8 @@ async fn append(connection: &mut PgConnection, owner: Uuid, batch: &Batch, rows:
         &audiences as &[Option<&str>],
         &bodies as &[Option<&str>],
         &inbox_users as &[&str],
-        &inbox_positions
+        &inbox_positions,
+        ground.last
     )
     .fetch_optional(connection)
     .await?;

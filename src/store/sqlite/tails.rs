@@ -1,8 +1,8 @@
 //! Reading the newest part of places, for their tails in memory.
 
 use hashbrown::HashMap;
-use sqlx::sqlite::SqlitePool;
 use sqlx::query;
+use sqlx::sqlite::SqlitePool;
 
 use super::read::read_entries;
 use super::values::list;
