@@ -85,6 +85,9 @@ pub enum Unparked {
     ForTheJournal(Post),
 }
 
+/// Most tails that are read in one go: each may have 256 KiB.
+const MAX_TAILS: usize = 200;
+
 /// Most posts that are parked at a time.
 const MAX_PARKED: usize = 8_192;
 
@@ -362,6 +365,7 @@ impl Live {
         let mut tails = Vec::new();
         let mut expected = 0;
         while expected < entries
+            && tails.len() < MAX_TAILS
             && let Some((place, waiting)) = self.wanted.shift_remove_index(0)
         {
             // Those who wait for one that has come meanwhile are told by this.

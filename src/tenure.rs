@@ -84,6 +84,8 @@ impl Tenure {
     /// Takes the store over, if nobody owns it, and serves.
     async fn begin(&mut self) -> Result<Option<Reign>, StoreError> {
         let Some((store, start)) = self.database.take_over(self.shown).await? else { return Ok(None) };
+        // If it had less, a new epoch has begun by now.
+        self.shown = start.head;
         let options = HubOptions {
             grace: self.config.gc_conns_after,
             resume_window: self.config.resume_window,
@@ -127,8 +129,9 @@ impl Tenure {
         }
         reign.state.draining.store(true, Ordering::Relaxed);
         self.front.stand_by();
-        self.shown = self.shown.max(hub.head());
+        self.shown = hub.head();
         hub.send_away(self.config.drain_seconds).await;
+        self.front.forget();
         info!("this server stands by");
         Ok(())
     }

@@ -361,6 +361,8 @@ async fn what_is_wrong_with_a_database_is_told() {
         (format!("{url}?pasword=secret"), &["database_url", "pasword"]),
         (format!("{url}?sslmode=require"), &["TLS"]),
         (url.replace("postgres@", "guest:secret@"), &["permission denied"]),
+        (url.replace("postgres@", "guest:first?secret@"), &["database_url", "%3F"]),
+        (url.replace("postgres@", "guest:1/secret@"), &["database_url", "%2F"]),
     ] {
         let sentence = refusal(&url);
         for word in words {
@@ -408,4 +410,60 @@ async fn a_new_epoch_begins_when_nobody_owns_the_store() {
     let after = server.hub().epoch().clone();
     assert!(after != before && sentence.contains(after.as_str()), "{sentence}");
     assert_eq!(server.history("room").await, [1, 2]);
+}
+
+// ---- Where the database's own past is in doubt ----
+
+/// A commit that waits for a replica is not acknowledged by finding out that it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_replica_has_is_not_acknowledged() {
+    let database = PostgresServer::start();
+    let url = database.database();
+    let server = server_at(&url).await;
+    let configure = async |names: &'static str| {
+        let mut admin = connect(&url).await;
+        admin.execute(names).await.expect("a setting");
+        admin.execute("SELECT pg_reload_conf()").await.expect("a setting that counts");
+    };
+    configure("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    let message = json!([{"user": "x", "channel": "room", "uuid": Uuid::new_v4(), "message": {"n": 1}}]);
+    let begun = Instant::now();
+    while begun.elapsed() < DATABASE_TIMEOUT * 3 {
+        let answer = send(server.signed("POST", "/message").json(&message)).await;
+        assert_eq!(answer.status, 503, "nobody else has it: {answer:?}");
+    }
+    configure("ALTER SYSTEM RESET synchronous_standby_names").await;
+    until("the server to be ready again", async || server.get("/readyz").await.status == 200).await;
+    in_time("an answer", async { while send(server.signed("POST", "/message").json(&message)).await.status != 200 {} })
+        .await;
+    assert_eq!(server.history("room").await, [1]);
+}
+
+/// As after a failover, whoever takes over: a server that knows nothing of what was shown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_timeline_of_the_database_is_another_epoch() {
+    let mut server = server_at(&shared().database()).await;
+    let epoch = server.hub().epoch().clone();
+    server.restart().await;
+    assert_eq!(server.hub().epoch(), &epoch, "a restart alone is none");
+    server.stop().await;
+    let url = server.database_url();
+    connect(&url).await.execute("UPDATE meta SET timeline = 'another'").await.expect("another past");
+    server.restart().await;
+    assert_ne!(server.hub().epoch(), &epoch);
+}
+
+/// What has no position goes back as well: a server whose store lacks what it committed lets go of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lacks_what_was_kept_is_let_go_of() {
+    let url = shared().database();
+    let server = server_at(&url).await;
+    let mut listener = Socket::open(&server, &server.connect("ann", &["room"]).await).await;
+    let mut other = connect(&url).await;
+    let before = query_scalar::<_, Uuid>("SELECT last_batch FROM meta").fetch_one(&mut other).await.expect("a batch");
+    server.post("/user_state", json!({"user": "ann", "user_state": {"mood": "good"}})).await;
+    let back = "UPDATE meta SET last_batch = $1";
+    sqlx::query(back).bind(before).execute(&mut other).await.expect("a store that is older");
+    assert_eq!(listener.closed().await, 1012, "also when nothing is said");
+    until("the store to be ours again", async || server.get("/readyz").await.status == 200).await;
 }

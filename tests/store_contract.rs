@@ -687,7 +687,7 @@ async fn a_deletion_of_a_deletion_takes_its_place(db: &mut Db) {
     db.delete("news", 1).delete(PRIVATE, 2).commit().await;
     expect![[r#"
         "news" #5 m1 is deleted, was #1
-        private #6 m2 is deleted, was #2
+        private #6 m2 is deleted, was #2, for {"pm_users":["ann"],"exclude_users":[]}
     "#]]
     .assert_eq(&db.read_held(1..=2).await);
     assert_eq!(log(db).await, ["5 deletion", "6 deletion"]);
@@ -695,7 +695,7 @@ async fn a_deletion_of_a_deletion_takes_its_place(db: &mut Db) {
     db.delete("news", 1).delete(PRIVATE, 2).commit().await;
     expect![[r#"
         "news" #7 m1 is deleted, was #1
-        private #8 m2 is deleted, was #2
+        private #8 m2 is deleted, was #2, for {"pm_users":["ann"],"exclude_users":[]}
     "#]]
     .assert_eq(&db.read_held(1..=2).await);
     // Of a message that was never there, there is nothing to carry over.
@@ -707,7 +707,7 @@ async fn a_deletion_of_a_deletion_takes_its_place(db: &mut Db) {
     .assert_eq(&db.read_held([3]).await);
 }
 
-/// The message's audience, whomever the request names, as long as the log holds the message.
+/// The message's audience, whomever the request names.
 async fn a_deletion_keeps_whom_it_is_for(db: &mut Db) {
     db.channel("news", history_size(10)).users(&["ann", "bob"]).commit().await;
     db.posts("news", [1]).post(Message { audience: but(&["it's \"bob\\\""]), ..message("news", 2, "{}") });
@@ -724,14 +724,11 @@ async fn a_deletion_keeps_whom_it_is_for(db: &mut Db) {
             "8 of nothing for everyone",
         ]
     );
-    // Once it is gone, only the request says whom it was for.
+    // Also once it is gone: its deletion says whom it was for.
     db.delete_for("news", 1, only(&["eve"])).delete_for(PRIVATE, 3, only(&["ann"])).commit().await;
     assert_eq!(
         deletions(db).await[3..],
-        [
-            r#"9 of 1 for {"pm_users":["eve"],"exclude_users":[]}"#,
-            r#"10 of 3 for {"pm_users":["ann"],"exclude_users":[]}"#,
-        ]
+        ["9 of 1 for everyone", r#"10 of 3 for {"pm_users":["ann","bob"],"exclude_users":[]}"#,]
     );
     assert_eq!(db.read_users(&["ann", "bob"]).await.matches("holds 0 and 1 deleted").count(), 2, "both still have it");
 }
@@ -792,7 +789,7 @@ async fn private_messages_are_edited_and_deleted_everywhere(db: &mut Db) {
     .assert_eq(&db.read_users(&["ann", "bob"]).await);
     expect![[r#"
         private #1~3 m1 @2 2010-01-01T01:01:00 edited 2020-02-02T02:02:00 ann to ["ann", "bob"]: {"edited":true}
-        private #4 m2 is deleted, was #2
+        private #4 m2 is deleted, was #2, for {"pm_users":["ann","bob"],"exclude_users":[]}
     "#]]
     .assert_eq(&db.read_held(1..=2).await);
 }
@@ -806,7 +803,7 @@ async fn two_deletions_of_a_private_message_in_one_batch(db: &mut Db) {
     db.post(private(2, &["bob"], "{}")).post(private(3, &["bob"], "{}")).commit().await;
     db.trim_inbox("bob", 0, 9).commit().await;
     expect![[r#"
-        private #3 m1 is deleted, was #1
+        private #3 m1 is deleted, was #1, for {"pm_users":["ann"],"exclude_users":[]}
     "#]]
     .assert_eq(&db.read_held([1]).await);
 }
@@ -828,7 +825,7 @@ async fn a_trimmed_inbox_keeps_the_newest(db: &mut Db) {
         private #4~8 m4 @2 2010-01-01T01:01:00 edited 2020-02-02T02:02:00 ann to ["ann"]: {}
         private #5 m5 @2 2010-01-01T01:01:00 ann to ["ann"]: {}
         private #6 m6 @2 2010-01-01T01:01:00 ann to ["bob"]: {}
-        private #7 m2 is deleted, was #2
+        private #7 m2 is deleted, was #2, for {"pm_users":["ann"],"exclude_users":[]}
     "#]]
     .assert_eq(&db.read_held(1..=6).await);
     assert_eq!(trimmed(db, "users").await, ["ann 3", "bob 0"]);

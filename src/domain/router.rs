@@ -28,6 +28,8 @@ const DEFAULT_RESUME_WINDOW: chrono::Duration = chrono::Duration::days(1);
 const MAX_ABSENT: usize = 100_000;
 /// Most things looked at in one go while unloading.
 const UNLOAD_STEP: usize = 1_000;
+/// Most tails that are looked at in one go when some have to go.
+const SHED_STEP: usize = 64;
 
 /// What the outside has to do after a change.
 #[derive(Debug)]
@@ -464,9 +466,11 @@ impl Router {
 
     /// Tails go that were not used for longest, until the others have room.
     pub(super) fn shed_tails(&mut self) {
-        while self.tails.is_over()
-            && let Some(place) = self.tails.candidate()
-        {
+        for _ in 0..SHED_STEP {
+            if !self.tails.is_over() {
+                return;
+            }
+            let Some(place) = self.tails.candidate() else { return };
             let tail = match &place {
                 Place::Channel(name) => self.channels.get_mut(name).map(|channel| &mut channel.tail),
                 Place::Inbox(name) => self.users.get_mut(name).map(|user| &mut user.tail),

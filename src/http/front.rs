@@ -21,12 +21,14 @@ const STANDBY: &str = "another server owns the store: this one stands by";
 pub struct Front {
     config: Arc<Config>,
     edge: RwLock<Option<Edge>>,
+    /// What serves no more, while its listeners are sent away.
+    leaving: RwLock<Option<AppState>>,
 }
 
 impl Front {
     /// Nobody serves yet.
     pub fn new(config: Arc<Config>) -> Self {
-        Self { config, edge: RwLock::default() }
+        Self { config, edge: RwLock::default(), leaving: RwLock::default() }
     }
 
     /// From now on requests go there.
@@ -34,14 +36,25 @@ impl Front {
         *self.edge.write() = Some(edge);
     }
 
-    /// From now on nobody serves. Requests under way still end.
+    /// From now on nobody serves. Requests under way still end, and listeners are to be sent away.
     pub fn stand_by(&self) {
-        *self.edge.write() = None;
+        let edge = self.edge.write().take();
+        *self.leaving.write() = edge.map(|edge| edge.state().clone());
+    }
+
+    /// All listeners were sent away.
+    pub fn forget(&self) {
+        *self.leaving.write() = None;
     }
 
     /// What handlers share, while this server serves.
     pub fn state(&self) -> Option<AppState> {
         self.edge.read().as_ref().map(|edge| edge.state().clone())
+    }
+
+    /// The same, or what handlers shared that still have listeners.
+    pub fn last_state(&self) -> Option<AppState> {
+        self.state().or_else(|| self.leaving.read().clone())
     }
 
     /// Answers one request. `peer`: who sent it.

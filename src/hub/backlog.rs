@@ -210,6 +210,8 @@ impl Reading {
 
     /// The next page by the store's word.
     async fn ask_store(&self, hub: &Hub) -> Result<(ReplayPage, Vec<Doubt>), Interrupted> {
+        // It is never closed.
+        let _turn = hub.store_turns.acquire().await;
         let plan = &self.plan;
         let doubts = plan.doubts(self.after);
         let count = || hub.live.lock().count_replay_read();

@@ -71,6 +71,8 @@ pub struct Hub {
     pub(super) journal: Journal,
     /// Those who come back read from memory in turns.
     pub(super) turns: Semaphore,
+    /// Those whom memory cannot serve read from the store in turns: others need its readers, too.
+    pub(super) store_turns: Semaphore,
     journal_task: Mutex<Option<JoinHandle<()>>>,
     epoch: Epoch,
     options: HubOptions,
@@ -92,8 +94,9 @@ impl Hub {
         let live = Arc::new(Mutex::new(live));
         let (journal, task) = Journal::start(live.clone(), store.clone(), clock.clone(), options.commit_timeout);
         let journal_task = Mutex::new(Some(task));
-        let (turns, epoch) = (Semaphore::new(READING), start.epoch);
-        Ok(Arc::new(Self { live, store, clock, journal, turns, journal_task, epoch, options }))
+        let (turns, store_turns) = (Semaphore::new(READING), Semaphore::new(READING));
+        let epoch = start.epoch;
+        Ok(Arc::new(Self { live, store, clock, journal, turns, store_turns, journal_task, epoch, options }))
     }
 
     /// The numbering in force.

@@ -14,6 +14,9 @@ use crate::store::{ReplayQuery, Store, StoreError, StoredConnection};
 /// Connections restored in one go.
 const PAGE: usize = 500;
 
+/// Channels read in one go, with their histories.
+const CHANNELS: usize = 100;
+
 /// Reads all connections from the store.
 ///
 /// # Errors
@@ -28,13 +31,17 @@ pub async fn restore(router: &mut Router, store: &dyn Store, clock: &Clock) -> R
             .flat_map(|connection| connection.channels.iter().cloned())
             .filter(|channel| !router.knows_channel(channel))
             .collect();
-        let (mut stored_users, mut stored_channels) = tokio::try_join!(store.users(&users), store.channels(&channels))?;
+        let mut stored = store.users(&users).await?;
         let moment = clock.now();
         for name in &users {
-            router.load_user(name, stored_users.remove(name), moment);
+            router.load_user(name, stored.remove(name), moment);
         }
-        for name in &channels {
-            router.load_channel(name, stored_channels.remove(name), moment);
+        let channels: Vec<ChannelName> = channels.into_iter().collect();
+        for names in channels.chunks(CHANNELS) {
+            let mut stored = store.channels(&names.iter().cloned().collect()).await?;
+            for name in names {
+                router.load_channel(name, stored.remove(name), moment);
+            }
         }
         for connection in page {
             router.restore(connection.id, &connection.user, &connection.channels, moment);

@@ -2,6 +2,7 @@
 
 mod archive;
 mod contract;
+mod halving;
 mod migrate;
 #[cfg(feature = "postgres")]
 mod postgres;

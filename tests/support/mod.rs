@@ -210,6 +210,11 @@ impl TestServer {
         self.running.as_ref().expect("a server that runs")
     }
 
+    /// Where its store is.
+    pub fn database_url(&self) -> String {
+        self.config.database_url.as_str().to_owned()
+    }
+
     /// What is behind its edge.
     pub fn hub(&self) -> Arc<Hub> {
         self.server().hub().expect("the owner of its store")

@@ -61,7 +61,7 @@ async fn find(connection: &mut PgConnection, asked: &HistoryQuery<'_>) -> sqlx::
     let after = match channel.history_ttl {
         Some(seconds) => {
             let over = asked.at.and_utc().timestamp_micros() - seconds * 1_000_000;
-            after.max(newest_by(connection, over).await?)
+            after.max(newest_by(connection, [over]).await?[0])
         }
         None => after,
     };

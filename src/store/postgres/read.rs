@@ -18,6 +18,7 @@ use crate::domain::timestamp::from_micros;
 use crate::domain::user::{Floor, User};
 use crate::json;
 use crate::store::contract::StoredConnection;
+use crate::store::halving::Halving;
 use crate::store::values::{EntryRow, channel_name, corrupt, settings_of, username};
 
 pub(super) async fn read_channels(
@@ -174,38 +175,41 @@ pub(super) async fn read_positions(
     times: &HashSet<NaiveDateTime>,
 ) -> sqlx::Result<HashMap<NaiveDateTime, Position>> {
     let mut transaction = snapshot(reader).await?;
-    let mut positions = HashMap::with_capacity(times.len());
-    for time in times {
-        let position = newest_by(&mut transaction, time.and_utc().timestamp_micros()).await?;
-        positions.insert(*time, Position(position as u64));
-    }
+    let micros = times.iter().map(|time| time.and_utc().timestamp_micros());
+    let newest = newest_by(&mut transaction, micros).await?;
     transaction.commit().await?;
-    Ok(positions)
+    Ok(times.iter().copied().zip(newest.into_iter().map(|position| Position(position as u64))).collect())
 }
 
-/// The newest entry that was committed by a time; 0 if there is none. Commit times never decrease,
-/// so halving finds it without an index.
-pub(super) async fn newest_by(connection: &mut PgConnection, time: i64) -> sqlx::Result<i64> {
-    // All up to `low` was committed by then, all after `high` later.
-    let (mut low, mut newest) = (0, 0);
-    let mut high = query_scalar!("SELECT head FROM meta WHERE id = 1 -- pg").fetch_one(&mut *connection).await?;
-    while low < high {
-        let middle = low + (high - low + 1) / 2;
-        let entry = query!(
-            "SELECT position, committed FROM log
-             WHERE position > $1 AND position <= $2 ORDER BY position DESC LIMIT 1",
-            low,
-            middle
-        )
-        .fetch_optional(&mut *connection)
-        .await?;
-        match entry {
-            Some(entry) if entry.committed > time => high = entry.position - 1,
-            Some(entry) => (newest, low) = (entry.position, middle),
-            None => low = middle,
+/// The newest entries that were committed by times; 0 where there is none.
+pub(super) async fn newest_by(
+    connection: &mut PgConnection,
+    times: impl IntoIterator<Item = i64>,
+) -> sqlx::Result<Vec<i64>> {
+    let head = query_scalar!("SELECT head FROM meta WHERE id = 1 -- pg").fetch_one(&mut *connection).await?;
+    let mut halving = Halving::new(times, head);
+    loop {
+        let wanted = halving.wanted();
+        if wanted.is_empty() {
+            return Ok(halving.newest().collect());
         }
+        let numbers: Vec<i64> = wanted.iter().map(|(number, ..)| *number).collect();
+        let lows: Vec<i64> = wanted.iter().map(|(_, low, _)| *low).collect();
+        let middles: Vec<i64> = wanted.iter().map(|(.., middle)| *middle).collect();
+        let found = query!(
+            r#"SELECT span.number AS "number!", l.position AS "position!", l.committed AS "committed!"
+               FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[]) AS span (number, low, middle)
+               CROSS JOIN LATERAL (SELECT position, committed FROM log
+                                   WHERE position > span.low AND position <= span.middle
+                                   ORDER BY position DESC LIMIT 1) AS l"#,
+            &numbers,
+            &lows,
+            &middles
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        halving.narrow(&wanted, found.into_iter().map(|row| (row.number, row.position, row.committed)));
     }
-    Ok(newest)
 }
 
 pub(super) async fn read_connections(reader: &mut PgConnection) -> sqlx::Result<Vec<StoredConnection>> {

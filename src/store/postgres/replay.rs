@@ -25,11 +25,13 @@ pub(super) async fn read_replay(reader: &mut PgConnection, asked: &ReplayQuery<'
              SELECT l.position
              FROM UNNEST($1::text[], $2::bigint[]) AS scope (name, start)
              JOIN channels ON channels.name = scope.name
-             JOIN log AS l ON l.channel = channels.id
-             WHERE l.position > greatest(scope.start, $3) AND l.position <= $4
-               AND NOT (l.kind IN (1, 2) AND coalesce(l.about > scope.start, false))
-               AND (channels.history_ttl IS NULL OR $5::bigint - channels.history_ttl * 1000000 <
-                    CASE l.kind WHEN 1 THEN (SELECT committed FROM log WHERE position = l.about) ELSE l.committed END)
+             CROSS JOIN LATERAL
+                 (SELECT e.position FROM log AS e
+                  WHERE e.channel = channels.id AND e.position > greatest(scope.start, $3) AND e.position <= $4
+                    AND NOT (e.kind IN (1, 2) AND coalesce(e.about > scope.start, false))
+                    AND (channels.history_ttl IS NULL OR $5::bigint - channels.history_ttl * 1000000 <
+                         CASE e.kind WHEN 1 THEN (SELECT committed FROM log WHERE position = e.about) ELSE e.committed END)
+                  ORDER BY e.position LIMIT $8) AS l
              UNION ALL
              SELECT l.position
              FROM users JOIN inbox ON inbox."user" = users.id JOIN log AS l ON l.position = inbox.position

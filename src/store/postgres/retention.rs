@@ -54,9 +54,17 @@ async fn drop_entries(connection: &mut PgConnection, channel: i64, all: i64, del
     )
     .execute(&mut *connection)
     .await?;
+    // One after the other: each finds what it drops by an index.
     query!(
-        "DELETE FROM log WHERE channel = $1 AND (position <= $2 OR kind = 2 AND position <= $3 OR
-             position IN (SELECT edit FROM log WHERE channel = $1 AND position <= $2))",
+        "DELETE FROM log WHERE position IN (SELECT edit FROM log WHERE channel = $1 AND position <= $2)",
+        channel,
+        all
+    )
+    .execute(&mut *connection)
+    .await?;
+    query!(
+        "DELETE FROM log
+         WHERE channel = $1 AND position <= greatest($2::bigint, $3::bigint) AND (position <= $2 OR kind = 2)",
         channel,
         all,
         deletions

@@ -54,7 +54,7 @@ async fn find(connection: &mut SqliteConnection, asked: &HistoryQuery<'_>) -> sq
     let after = match channel.history_ttl {
         Some(seconds) => {
             let over = asked.at.and_utc().timestamp_micros() - seconds * 1_000_000;
-            after.max(newest_by(connection, over).await?)
+            after.max(newest_by(connection, [over]).await?[0])
         }
         None => after,
     };

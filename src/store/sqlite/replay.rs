@@ -23,11 +23,13 @@ pub(super) async fn read_replay(readers: &SqlitePool, asked: &ReplayQuery<'_>) -
              SELECT l.position
              FROM json_each(?1) AS scope
              JOIN channels ON channels.name = scope.value ->> 0
-             JOIN log AS l ON l.channel = channels.id
-             WHERE l.position > max(scope.value ->> 1, ?2) AND l.position <= ?3
-               AND NOT (l.kind IN (1, 2) AND coalesce(l.about > scope.value ->> 1, 0))
-               AND (channels.history_ttl IS NULL OR ?4 - channels.history_ttl * 1000000 <
-                    CASE l.kind WHEN 1 THEN (SELECT committed FROM log WHERE position = l.about) ELSE l.committed END)
+             JOIN log AS l ON l.position IN
+                 (SELECT e.position FROM log AS e
+                  WHERE e.channel = channels.id AND e.position > max(scope.value ->> 1, ?2) AND e.position <= ?3
+                    AND NOT (e.kind IN (1, 2) AND coalesce(e.about > scope.value ->> 1, 0))
+                    AND (channels.history_ttl IS NULL OR ?4 - channels.history_ttl * 1000000 <
+                         CASE e.kind WHEN 1 THEN (SELECT committed FROM log WHERE position = e.about) ELSE e.committed END)
+                  ORDER BY e.position LIMIT ?7)
              UNION ALL
              SELECT l.position
              FROM users JOIN inbox ON inbox.user = users.id JOIN log AS l ON l.position = inbox.position

@@ -50,9 +50,16 @@ async fn drop_entries(connection: &mut SqliteConnection, channel: i64, all: i64,
     )
     .execute(&mut *connection)
     .await?;
+    // One after the other: each finds what it drops by an index.
     query!(
-        "DELETE FROM log WHERE channel = ?1 AND (position <= ?2 OR kind = 2 AND position <= ?3 OR
-             position IN (SELECT edit FROM log WHERE channel = ?1 AND position <= ?2))",
+        "DELETE FROM log WHERE position IN (SELECT edit FROM log WHERE channel = ?1 AND position <= ?2)",
+        channel,
+        all
+    )
+    .execute(&mut *connection)
+    .await?;
+    query!(
+        "DELETE FROM log WHERE channel = ?1 AND position <= max(?2, ?3) AND (position <= ?2 OR kind = 2)",
         channel,
         all,
         deletions
