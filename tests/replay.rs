@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use support::{
     Client, Events, PATIENCE, Random, Socket, TestServer, in_time, list, numbers, send, texts, until, without,
 };
+use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 /// Runs each case over all three ways to listen.
@@ -1456,4 +1457,25 @@ async fn a_stream_is_written_as_browsers_read_it() {
 
     let unknown = server.get("/sse?conn_id=3106dab9-3425-43c4-9b95-4d22d8fc9561&since=").await;
     assert_eq!(unknown.status, 401, "{}", unknown.text);
+}
+
+/// What was not read is not claimed: who is forgotten meanwhile is sent away without a marker.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_forgotten_while_it_is_caught_up_gets_no_marker() {
+    let server = TestServer::start().await;
+    server.configure("room", json!({"store_history": true, "replay_size": 10_000})).await;
+    let id = server.connect("ann", &["room"]).await;
+    let padding = "x".repeat(10_000);
+    for _ in 0..40 {
+        let message = json!({"user": "x", "channel": "room", "message": {"padding": padding}});
+        server.post("/message", json!(vec![message; 50])).await;
+    }
+    let tcp = TcpSocket::new_v4().expect("a socket");
+    tcp.set_recv_buffer_size(8 << 10).expect("a small buffer");
+    let mut socket = Socket::on(tcp, &server, &format!("/ws?conn_id={id}&since=")).await.expect("an open socket");
+    socket.take(1).await;
+    server.ask("DELETE", "/user", json!({"user": "ann"})).await;
+    let (frames, code) = socket.rest().await;
+    assert_eq!(code, 4001);
+    assert!(frames.len() < 1_999 && frames.iter().all(|frame| frame["type"] == "message"), "{} frames", frames.len());
 }

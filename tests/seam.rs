@@ -540,3 +540,55 @@ async fn coming_back_all_the_time_under_full_load_loses_nothing() {
     publisher.await.expect("a publisher");
     assert!(visits.iter().all(|visits| *visits > 3), "{visits:?}");
 }
+
+/// A message of which nothing is stored waits for an edit in its channel, which waits for the channel
+/// to begin to store: by then it has to be stored, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_may_have_to_be_stored_by_then() {
+    let ground = Ground::new(5, TailLimits::default()).await;
+    let mut stored = 0;
+    for n in 0..40 {
+        let name = channel(&format!("later {n}"));
+        let configure = |store_history| {
+            let settings = SettingsPatch { store_history: Some(store_history), ..SettingsPatch::default() };
+            Configure { channels: vec![(name.clone(), Uuid::new_v4(), Some(settings))] }
+        };
+        ground.hub.perform(configure(false), 0).await.expect("a channel");
+        let (uuid, timestamp) = (Uuid::new_v4(), ground.hub.now().timestamp());
+        let edit = Edit {
+            uuid: Uuid::new_v4(),
+            channel: Some(name.clone()),
+            sender: None,
+            body: body(n),
+            timestamp: None,
+            edited: timestamp,
+            audience: Audience::default(),
+            no_history: false,
+        };
+        let message = Message {
+            uuid,
+            channel: Some(name.clone()),
+            sender: user("speaker"),
+            body: body(n),
+            timestamp,
+            edited: None,
+            audience: Audience::default(),
+            no_history: false,
+        };
+        let post = Post { messages: vec![PostOne { message: message.into(), uuid_given: false }], posted: Vec::new() };
+        let edits = EditMessages { edits: vec![edit.into()], positions: Vec::new() };
+        let (configured, edited, posted) = tokio::join!(
+            ground.hub.perform(configure(true), 0),
+            ground.hub.perform(edits, 0),
+            ground.hub.post(post, 0)
+        );
+        configured.expect("settings");
+        edited.expect("an edit");
+        let position = posted.expect("a message")[0].position;
+        let held = ground.store.held(&HashSet::from([uuid])).await.expect("what is held");
+        assert_eq!(held.is_empty(), position.is_none(), "what has a position is in the store");
+        stored += usize::from(position.is_some());
+    }
+    assert!(stored > 0, "it never came to that");
+    assert!(!ground.hub.is_lost());
+}
