@@ -16,7 +16,7 @@ use super::archive::PostgresArchive;
 use super::history::read_history;
 use super::read::{read_channels, read_connections, read_held, read_positions, read_users};
 use super::replay::{read_holding, read_replay};
-use super::session::{Address, Identity, PAUSE, Reader, Session, classify};
+use super::session::{Address, Identity, PAUSE, Reader, Session, classify, lift_limits};
 use super::tails::read_tails;
 use super::values::texts;
 use super::write::{Ground, write};
@@ -93,8 +93,10 @@ impl PostgresDatabase {
             )),
             StoreError::NotOurs => StoreError::NotOurs,
         };
-        let mut connection = address.connect_patiently().await.map_err(unusable)?;
+        let mut connection = address.connect_plainly().await.map_err(unusable)?;
         suits(&mut connection).await.map_err(unusable)?;
+        // Migrations may take their time.
+        address.within(lift_limits(&mut connection)).await.map_err(unusable)?;
         if !options.create {
             expect_store(&mut connection).await.map_err(unusable)?;
         }

@@ -90,8 +90,8 @@ impl Address {
         }
     }
 
-    /// A new session, for migrations, which may take their time.
-    pub(super) async fn connect_patiently(&self) -> Result<PgConnection, StoreError> {
+    /// A new session as the database makes it.
+    pub(super) async fn connect_plainly(&self) -> Result<PgConnection, StoreError> {
         self.within(self.options.connect()).await
     }
 
@@ -114,14 +114,7 @@ impl Address {
     /// A new session whose statements and transactions may take their time.
     pub(super) async fn connect_without_limits(&self) -> Result<Session, StoreError> {
         let mut session = self.connect().await?;
-        // Not every release has all of them.
-        let lifted = query!(
-            "SELECT count(set_config(name, '0', false)) FROM pg_settings
-             WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout',
-                            'lock_timeout')"
-        )
-        .fetch_one(&mut session.connection);
-        self.within(lifted).await?;
+        self.within(lift_limits(&mut session.connection)).await?;
         Ok(session)
     }
 
@@ -150,6 +143,19 @@ async fn prepare(connection: &mut PgConnection, timeout: Duration) -> sqlx::Resu
                            WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END)
               ) AS setting (name, value)",
         timeout.as_millis().to_string()
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(())
+}
+
+/// Lets statements and transactions of a session take their time, whatever the database's defaults are.
+pub(super) async fn lift_limits(connection: &mut PgConnection) -> sqlx::Result<()> {
+    // Not every release has all of them.
+    query!(
+        "SELECT count(set_config(name, '0', false)) FROM pg_settings
+         WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout',
+                        'lock_timeout')"
     )
     .fetch_one(connection)
     .await?;
