@@ -90,6 +90,8 @@ pub struct Entry {
     pub holders: Vec<Username>,
     /// None: its deletion.
     pub message: Option<Message>,
+    /// Of a deletion: who may see it.
+    pub audience: Audience,
     pub edit: Option<u64>,
     pub committed: u64,
     /// When the latest edit was committed.
@@ -692,6 +694,7 @@ impl Model {
                 name: said.name.clone(),
                 holders: holders.clone(),
                 message: Some(message.clone()),
+                audience: Audience::default(),
                 edit: None,
                 committed: self.now,
                 edit_committed: 0,
@@ -765,11 +768,10 @@ impl Model {
         let index = self.log.iter().rposition(|entry| entry.name == said.name && entry.channel == said.channel);
         let entry = index.map(|index| self.log.remove(index));
         let position = (stores || entry.is_some()).then(|| self.next_position());
-        let message = match &entry {
-            Some(entry) => entry.message.clone(),
-            None => self.recent_message(said),
+        let audience = match &entry {
+            Some(entry) => entry.message.as_ref().map_or(&entry.audience, |message| &message.audience).clone(),
+            None => self.recent_message(said).map_or(Audience::of(said), |message| message.audience),
         };
-        let audience = message.map_or(Audience::of(said), |message| message.audience);
         if let Some(position) = position {
             self.log.push(Entry {
                 position,
@@ -777,6 +779,7 @@ impl Model {
                 name: said.name.clone(),
                 holders: entry.map(|entry| entry.holders).unwrap_or_default(),
                 message: None,
+                audience: audience.clone(),
                 edit: None,
                 committed: self.now,
                 edit_committed: 0,
