@@ -28,8 +28,8 @@ use store::{
 /// The contract for one engine. A test that is missing in this list is dead code, and the
 /// compiler says so.
 macro_rules! contract {
-    ($engine:ident, $fresh:expr) => {
-        contract!($engine, $fresh,
+    ($engine:ident, $fresh:expr, $cases:expr) => {
+        contract!($engine, $fresh, $cases,
             a_fresh_store_is_empty
             an_opened_store_goes_on_where_it_was
 
@@ -109,7 +109,7 @@ macro_rules! contract {
             names_that_differ_in_anything_are_different
         );
     };
-    ($engine:ident, $fresh:expr, $($test:ident)+) => {
+    ($engine:ident, $fresh:expr, $cases:expr, $($test:ident)+) => {
         mod $engine {
             use super::*;
 
@@ -124,14 +124,15 @@ macro_rules! contract {
 
             #[test]
             fn random_batches() {
-                random::run(10, || $fresh);
+                random::run($cases, || $fresh);
             }
         }
     };
 }
 
-contract!(sqlite, Sqlite::new());
-contract!(postgres, Postgres::new());
+// A new database takes longer where it is a server's.
+contract!(sqlite, Sqlite::new(), 30);
+contract!(postgres, Postgres::new(), 15);
 
 // ---- Start ----
 
