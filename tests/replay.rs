@@ -316,13 +316,13 @@ async fn what_was_missed_comes_once_and_live_events_follow(way: Way) {
 }
 
 async fn a_new_connection_id_is_no_reason_to_lose_anything(way: Way) {
-    let server = TestServer::with(|config| config.gc_conns_after = Duration::from_millis(100)).await;
+    let server = TestServer::start().await;
     with_history(&server, &["room", "other"]).await;
     let ann = Reader::connect(way, &server, "ann", &["room", "other"]).await;
     server.say("room", [1]).await;
     let (old, since) = ann.hear_and_drop(&server, &[1]).await;
     server.say("room", [2]).await;
-    until("the old id to end", async || server.channel("room").await["users"] == json!([])).await;
+    dismiss(&server, &old).await;
     server.say("other", [3]).await;
 
     let id = server.connect("ann", &["other", "room"]).await;
@@ -881,26 +881,19 @@ async fn another_connection_holds_a_floor(way: Way) {
 }
 
 async fn a_floor_lasts_for_the_resume_window(way: Way) {
-    let mut server = TestServer::with(|config| {
-        config.gc_conns_after = Duration::from_millis(50);
-        config.resume_window = Duration::from_secs(3600);
-    })
-    .await;
+    let mut server = TestServer::with(|config| config.resume_window = Duration::from_secs(3600)).await;
     with_history(&server, &["room"]).await;
     let ann = Reader::connect(way, &server, "ann", &["room"]).await;
-    let (_, since) = ann.drop(&server).await;
+    let (id, since) = ann.drop(&server).await;
     let said = server.say("room", [1]).await;
-    let nobody = async |server: &TestServer| {
-        until("the id to end", async || server.channel("room").await["users"] == json!([])).await;
-    };
-    nobody(&server).await;
+    dismiss(&server, &id).await;
     server.restart().await;
     let id = server.connect("ann", &["room"]).await;
     let (frames, marker) = come_back(way, &server, &id, &since).await;
     assert_eq!((numbers(&frames), &marker["gaps"]), (vec![1], &json!([])));
 
     server.listeners(0).await;
-    nobody(&server).await;
+    dismiss(&server, &id).await;
     server.restart_with(|config| config.resume_window = Duration::from_millis(1)).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
     server.say("room", [2]).await;
@@ -911,6 +904,12 @@ async fn a_floor_lasts_for_the_resume_window(way: Way) {
     assert_eq!(marker["gaps"], json!([{"channel": "room", "reason": "floor"}]));
     let (frames, _) = come_back(way, &server, &id, cursor(&said[0])).await;
     assert_eq!(numbers(&frames), [3]);
+}
+
+/// Ends a connection that nobody listens on, the only one in its channels, and waits until it has ended.
+async fn dismiss(server: &TestServer, id: &str) {
+    send(server.request("POST", "/disconnect").body(json!({"conn_id": id}).to_string())).await;
+    until("the connection to end", async || server.channel("room").await["users"] == json!([])).await;
 }
 
 /// Lets a user in whose floors the back end sets; gives the connection's id.
