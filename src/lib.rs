@@ -13,6 +13,8 @@ pub mod store;
 pub mod telemetry;
 pub mod wire;
 
+pub mod piece;
+
 pub mod mailbox;
 
 pub mod live;
@@ -21,6 +23,7 @@ pub mod journal;
 
 pub mod hub;
 
+pub mod heartbeat;
 pub mod sweeper;
 
 pub mod http;

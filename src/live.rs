@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::task::Waker;
 
 use hashbrown::HashMap;
 use indexmap::IndexMap;
@@ -21,22 +22,20 @@ use crate::domain::replay::{Plan, Since};
 use crate::domain::router::{Effect, Recipients, Router};
 use crate::domain::tail::Place;
 use crate::domain::timestamp::Moment;
-use crate::mailbox::{Closing, Mailbox, Piece};
+use crate::mailbox::{Closing, Mailbox};
+use crate::piece::{Piece, PieceDraft};
 use crate::wire::frame;
 
-/// Largest piece; a single frame may be larger.
-const MAX_PIECE_BYTES: usize = 256 * 1024;
-
-/// Listeners that have mail, to be woken after the lock is given back.
+/// Listeners that have mail and wait for it, to be woken after the lock is given back.
 #[derive(Debug, Default)]
 #[must_use]
-pub struct Wake(Vec<Arc<Mailbox>>);
+pub struct Wake(Vec<Waker>);
 
 impl Wake {
     /// Wakes them all.
     pub fn wake(self) {
-        for mailbox in self.0 {
-            mailbox.wake();
+        for waker in self.0 {
+            waker.wake();
         }
     }
 }
@@ -45,11 +44,9 @@ impl Wake {
 #[derive(Debug)]
 struct Run {
     channel: ChannelName,
-    text: Vec<u8>,
+    draft: PieceDraft,
     /// The place of the last frame.
     tick: Tick,
-    /// Where the last logged event is logged.
-    position: Option<Position>,
 }
 
 /// The number of a request that is on its way to the store; they go in this order.
@@ -257,15 +254,20 @@ impl Live {
             return;
         }
         let text = frame::cursor_frame(Cursor { epoch: self.epoch.clone(), position });
-        let piece = Arc::new(Piece { text: text.into(), tick: self.router.tick(), position: Some(position) });
-        if mailbox.push(&piece, self.max_queue_bytes) {
-            self.wake.0.push(mailbox.clone());
-        }
+        let piece = Piece::new(&text, self.router.tick(), Some(position));
+        self.wake.0.extend(mailbox.push(&piece, self.max_queue_bytes));
     }
 
-    /// Beside a heartbeat, positions are told that the listener will never see.
-    pub fn beat(&mut self, listener: ListenerId) -> Wake {
-        self.tell_head(listener);
+    /// A heartbeat is due for a part of all listeners, every `of`-th of them. Beside it, positions
+    /// are told that a listener will never see.
+    pub fn beat(&mut self, part: usize, of: usize) -> Wake {
+        let all = self.mailboxes.capacity();
+        for place in (part..all).step_by(of) {
+            if self.mailboxes.contains(place) {
+                self.tell_head(ListenerId(place as u32));
+                self.wake.0.extend(self.mailboxes[place].beat());
+            }
+        }
         self.hand_out()
     }
 
@@ -306,35 +308,33 @@ impl Live {
         if self.run.as_ref().is_some_and(|run| run.channel != channel) {
             self.close_run();
         }
-        let mut run = self.run.take().unwrap_or_else(|| Run { channel, text: Vec::new(), tick, position: None });
-        let before = run.text.len();
-        run.text.push(if before == 0 { b'[' } else { b',' });
-        frame::write(frame, false, &self.epoch, &mut run.text);
-        if before > 0 && run.text.len() > MAX_PIECE_BYTES {
-            let mut last = run.text.split_off(before);
-            last[0] = b'[';
-            let channel = run.channel.clone();
-            self.run = Some(run);
-            self.close_run();
-            run = Run { channel, text: last, tick, position: None };
+        let Some(run) = &mut self.run else {
+            let draft = PieceDraft::new(frame, false, &self.epoch);
+            self.run = Some(Run { channel, draft, tick });
+            return;
+        };
+        let full = run.draft.add(frame, false, &self.epoch);
+        let before = std::mem::replace(&mut run.tick, tick);
+        if let Some(full) = full {
+            self.send(&channel, &full.finish(before));
         }
-        run.tick = tick;
-        run.position = frame.position().or(run.position);
-        self.run = Some(run);
     }
 
     fn piece_of(&self, shown: &Frame, tick: Tick) -> Arc<Piece> {
-        let mut text = vec![b'['];
-        frame::write(shown, false, &self.epoch, &mut text);
-        finish(text, tick, shown.position())
+        PieceDraft::new(shown, false, &self.epoch).finish(tick)
     }
 
     /// Sends off the frames that were collected.
     fn close_run(&mut self) {
-        let Some(Run { channel, text, tick, position }) = self.run.take() else { return };
-        let piece = finish(text, tick, position);
-        if let Some(channel) = self.router.channel(&channel) {
-            push(&self.mailboxes, &mut self.wake, channel.members.listeners(), &piece, self.max_queue_bytes);
+        if let Some(Run { channel, draft, tick }) = self.run.take() {
+            self.send(&channel, &draft.finish(tick));
+        }
+    }
+
+    /// Puts a piece before all who listen in a channel.
+    fn send(&mut self, channel: &ChannelName, piece: &Arc<Piece>) {
+        if let Some(channel) = self.router.channel(channel) {
+            push(&self.mailboxes, &mut self.wake, channel.members.listeners(), piece, self.max_queue_bytes);
         }
     }
 
@@ -489,14 +489,6 @@ fn push(
 ) {
     for listener in listeners {
         let Some(mailbox) = mailboxes.get(listener.0 as usize) else { continue };
-        if mailbox.push(piece, max_bytes) {
-            wake.0.push(mailbox.clone());
-        }
+        wake.0.extend(mailbox.push(piece, max_bytes));
     }
-}
-
-fn finish(mut text: Vec<u8>, tick: Tick, position: Option<Position>) -> Arc<Piece> {
-    text.push(b']');
-    let text = String::from_utf8(text).expect("JSON is UTF-8");
-    Arc::new(Piece { text: text.into(), tick, position })
 }

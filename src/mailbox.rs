@@ -1,28 +1,18 @@
 //! The mailbox: one listener's bounded queue of encoded pieces, and why it was closed.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use axum::extract::ws::Utf8Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::domain::frame::Tick;
 use crate::domain::position::Position;
+use crate::piece::Piece;
 use crate::progress::Progress;
-
-/// Some frames, encoded once as a JSON array and shared by all who get them.
-#[derive(Debug)]
-pub struct Piece {
-    /// The array.
-    pub text: Utf8Bytes,
-    /// The place of its last frame.
-    pub tick: Tick,
-    /// Where the last of its logged events is logged, if it has any.
-    pub position: Option<Position>,
-}
 
 /// Why a mailbox takes no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +35,12 @@ struct Queue {
     bytes: usize,
     closing: Option<Closing>,
     overflow: Overflow,
+    /// Of a listener whose connection stays open.
     progress: Option<Progress>,
+    /// A heartbeat is due.
+    beats: bool,
+    /// Of the listener, while it waits.
+    waker: Option<Waker>,
 }
 
 /// A client that took something within this time keeps up as well as it can.
@@ -58,6 +53,17 @@ impl Queue {
     /// Whether the client takes what is written.
     fn is_read(&self) -> bool {
         self.progress.as_ref().is_some_and(|progress| progress.last().elapsed() < READING)
+    }
+
+    fn take(&mut self) -> Option<Mail> {
+        if !self.pieces.is_empty() {
+            self.bytes = 0;
+            return Some(Mail::Pieces(std::mem::take(&mut self.pieces)));
+        }
+        if let Some(closing) = self.closing {
+            return Some(Mail::Closed(closing));
+        }
+        std::mem::take(&mut self.beats).then_some(Mail::Beat)
     }
 
     fn drop_pieces(&mut self) {
@@ -82,7 +88,6 @@ enum Overflow {
 #[derive(Debug, Default)]
 pub struct Mailbox {
     queue: Mutex<Queue>,
-    filled: Notify,
     written: AtomicU64,
     /// Whether the listener keeps a cursor.
     keeps_cursor: bool,
@@ -95,6 +100,8 @@ pub struct Mailbox {
 pub enum Mail {
     /// Pieces to write, oldest first.
     Pieces(VecDeque<Arc<Piece>>),
+    /// A heartbeat is due.
+    Beat,
     /// Nothing more will come.
     Closed(Closing),
 }
@@ -141,76 +148,77 @@ impl Mailbox {
         self.queue.lock().closing
     }
 
-    /// What is written to the listener's connection.
+    /// What is written to the listener's connection, which stays open and wants heartbeats.
     pub fn watch(&self, progress: Progress) {
         self.queue.lock().progress = Some(progress);
     }
 
-    /// Adds a piece; true if it was empty, so that the listener has to be woken. Closes instead
-    /// if more than `max_bytes` would wait behind the first piece, or eight times as many for a
-    /// client that goes on reading.
-    pub fn push(&self, piece: &Arc<Piece>, max_bytes: usize) -> bool {
+    /// Adds a piece; whoever waits for it is to be woken. Closes instead if more than `max_bytes`
+    /// would wait behind the first piece, or eight times as many for a client that goes on reading.
+    #[must_use]
+    pub fn push(&self, piece: &Arc<Piece>, max_bytes: usize) -> Option<Waker> {
         let mut queue = self.queue.lock();
-        if queue.closing.is_some() {
-            return false;
+        if queue.closing.is_some() || queue.overflow == Overflow::Dropped {
+            return None;
         }
-        if queue.overflow == Overflow::Dropped {
-            return false;
-        }
-        let was_empty = queue.pieces.is_empty();
-        let waiting = queue.bytes + piece.text.len();
-        if !was_empty && waiting > max_bytes && (waiting > max_bytes * READING_FACTOR || !queue.is_read()) {
-            if queue.overflow == Overflow::Drops {
+        if !queue.pieces.is_empty() {
+            let bytes = piece.message().len();
+            let waiting = queue.bytes + bytes;
+            if waiting > max_bytes && (waiting > max_bytes * READING_FACTOR || !queue.is_read()) {
                 queue.drop_pieces();
-                queue.overflow = Overflow::Dropped;
-                return false;
+                if queue.overflow == Overflow::Drops {
+                    queue.overflow = Overflow::Dropped;
+                    return None;
+                }
+                queue.closing = Some(Closing::Slow);
+                return queue.waker.take();
             }
-            queue.drop_pieces();
-            queue.closing = Some(Closing::Slow);
-            return true;
-        }
-        if !was_empty {
-            queue.bytes += piece.text.len();
+            queue.bytes = waiting;
         }
         queue.pieces.push_back(piece.clone());
         if let Some(position) = piece.position {
             self.position.store(position.0, Ordering::Release);
         }
-        was_empty
+        queue.waker.take()
+    }
+
+    /// A heartbeat is due for a listener that wants any; whoever waits for it is to be woken.
+    #[must_use]
+    pub fn beat(&self) -> Option<Waker> {
+        let mut queue = self.queue.lock();
+        queue.progress.as_ref()?;
+        queue.beats = true;
+        queue.waker.take()
     }
 
     /// Takes no more; what waits is still written, except for a listener that is too slow.
     pub fn close(&self, closing: Closing) {
-        let mut queue = self.queue.lock();
-        if queue.closing.is_none() {
-            queue.closing = Some(closing);
+        let waker = {
+            let mut queue = self.queue.lock();
+            queue.closing.get_or_insert(closing);
+            queue.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
         }
-        drop(queue);
-        self.wake();
-    }
-
-    /// Wakes the listener.
-    pub fn wake(&self) {
-        self.filled.notify_one();
     }
 
     /// Waits for mail. Dropping the wait loses nothing.
     pub async fn mail(&self) -> Mail {
-        loop {
-            if let Some(mail) = self.take() {
-                return mail;
-            }
-            self.filled.notified().await;
-        }
+        poll_fn(|context| self.poll_mail(context)).await
     }
 
-    fn take(&self) -> Option<Mail> {
+    /// Takes mail if there is any; else the task is woken when it comes. One task may wait.
+    pub fn poll_mail(&self, context: &mut Context<'_>) -> Poll<Mail> {
         let mut queue = self.queue.lock();
-        if !queue.pieces.is_empty() {
-            queue.bytes = 0;
-            return Some(Mail::Pieces(std::mem::take(&mut queue.pieces)));
+        if let Some(mail) = queue.take() {
+            return Poll::Ready(mail);
         }
-        queue.closing.map(Mail::Closed)
+        match &mut queue.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 
     /// The listener was sent everything up to `tick`.
@@ -228,28 +236,44 @@ impl Mailbox {
 mod tests {
     use super::*;
 
+    /// A piece whose message has so many bytes, two of them its head.
     fn piece(bytes: usize, tick: u64) -> Arc<Piece> {
-        Arc::new(Piece { text: format!("[{}]", "1".repeat(bytes - 2)).into(), tick: Tick(tick), position: None })
+        let head = if bytes < 128 { 2 } else { 4 };
+        Piece::new(&format!("[{}]", "1".repeat(bytes - head - 2)), Tick(tick), None)
+    }
+
+    /// Puts a piece in; whether somebody was woken who waits.
+    fn wakes(mailbox: &Mailbox, piece: &Arc<Piece>) -> bool {
+        mailbox.push(piece, 100).is_some()
+    }
+
+    /// Waits, without anything being there.
+    fn wait(mailbox: &Mailbox) {
+        assert!(mailbox.poll_mail(&mut Context::from_waker(Waker::noop())).is_pending());
     }
 
     #[tokio::test]
     async fn pieces_come_in_order_and_wake_once() {
         let mailbox = Mailbox::new(Tick(0));
-        assert!(mailbox.push(&piece(10, 1), 100));
-        assert!(!mailbox.push(&piece(10, 2), 100));
+        wait(&mailbox);
+        assert!(wakes(&mailbox, &piece(10, 1)));
+        assert!(!wakes(&mailbox, &piece(10, 2)));
         let Mail::Pieces(pieces) = mailbox.mail().await else { panic!("no pieces") };
         assert_eq!(pieces.iter().map(|piece| piece.tick.0).collect::<Vec<_>>(), [1, 2]);
-        assert!(mailbox.push(&piece(10, 3), 100));
+        wait(&mailbox);
+        assert!(wakes(&mailbox, &piece(10, 3)));
     }
 
     #[tokio::test]
     async fn one_piece_may_be_large_but_what_waits_behind_it_is_bounded() {
         let mailbox = Mailbox::new(Tick(0));
-        assert!(mailbox.push(&piece(1000, 1), 100));
-        assert!(!mailbox.push(&piece(60, 2), 100));
-        assert!(mailbox.push(&piece(60, 3), 100), "woken to hear that it is too slow");
+        wakes(&mailbox, &piece(1000, 1));
+        wakes(&mailbox, &piece(60, 2));
+        assert_eq!(mailbox.closing(), None);
+        wakes(&mailbox, &piece(60, 3));
         assert!(matches!(mailbox.mail().await, Mail::Closed(Closing::Slow)));
-        assert!(!mailbox.push(&piece(10, 4), 100));
+        wakes(&mailbox, &piece(10, 4));
+        assert!(matches!(mailbox.mail().await, Mail::Closed(Closing::Slow)));
     }
 
     #[tokio::test]
@@ -257,23 +281,22 @@ mod tests {
         let mailbox = Mailbox::new(Tick(0));
         mailbox.watch(Progress::start());
         for tick in 0..9 {
-            mailbox.push(&piece(100, tick), 100);
+            wakes(&mailbox, &piece(100, tick));
         }
         assert_eq!(mailbox.closing(), None);
-        mailbox.push(&piece(100, 9), 100);
+        wakes(&mailbox, &piece(100, 9));
         assert_eq!(mailbox.closing(), Some(Closing::Slow), "but not without limit");
     }
 
     #[tokio::test]
     async fn who_reads_the_log_is_never_too_slow_but_reads_on() {
         let mailbox = Mailbox::with_cursor(Tick(0), Position(5));
-        mailbox.push(&piece(60, 1), 100);
-        mailbox.push(&piece(60, 2), 100);
-        mailbox.push(&piece(60, 3), 100);
-        assert!(!mailbox.push(&piece(60, 4), 100), "dropped until it has read on");
+        for tick in 1..5 {
+            wakes(&mailbox, &piece(60, tick)); // dropped at last, until it has read on
+        }
         assert!(!mailbox.catch_up(Position(9)));
         assert_eq!(mailbox.position(), Position(9));
-        assert!(mailbox.push(&piece(60, 5), 100));
+        wakes(&mailbox, &piece(60, 5));
         assert!(mailbox.catch_up(Position(9)));
         let Mail::Pieces(pieces) = mailbox.mail().await else { panic!("no pieces") };
         assert_eq!(pieces.iter().map(|piece| piece.tick.0).collect::<Vec<_>>(), [5]);
@@ -282,10 +305,23 @@ mod tests {
     #[tokio::test]
     async fn what_waits_is_written_before_the_end() {
         let mailbox = Mailbox::new(Tick(0));
-        mailbox.push(&piece(10, 1), 100);
+        wakes(&mailbox, &piece(10, 1));
         mailbox.close(Closing::Ended);
         mailbox.close(Closing::GoingAway);
         assert!(matches!(mailbox.mail().await, Mail::Pieces(_)));
         assert!(matches!(mailbox.mail().await, Mail::Closed(Closing::Ended)));
+    }
+
+    #[tokio::test]
+    async fn heartbeats_are_for_open_connections_and_come_after_what_waits() {
+        let mailbox = Mailbox::new(Tick(0));
+        assert!(mailbox.beat().is_none());
+        wait(&mailbox);
+        mailbox.watch(Progress::start());
+        assert!(mailbox.beat().is_some());
+        wakes(&mailbox, &piece(10, 1));
+        assert!(matches!(mailbox.mail().await, Mail::Pieces(_)));
+        assert!(matches!(mailbox.mail().await, Mail::Beat));
+        wait(&mailbox);
     }
 }

@@ -19,7 +19,7 @@ use crate::http::routes;
 use crate::http::state::AppState;
 use crate::hub::{Hub, HubOptions};
 use crate::store::{Database, StoreError};
-use crate::sweeper;
+use crate::{heartbeat, sweeper};
 
 /// How often a standby looks whether the store is free.
 const LOOK: Duration = Duration::from_millis(250);
@@ -96,6 +96,8 @@ impl Tenure {
             attach_rate: self.config.attach_rate,
         };
         let hub = Hub::start(store, start, options).await?;
+        // Also for those who are sent away at the end.
+        tokio::spawn(heartbeat::run(Arc::downgrade(&hub), self.config.heartbeat_interval));
         let sweeping = tokio::spawn(sweeper::run(hub.clone(), self.config.forget_users_after));
         let state = AppState::new(hub, Config::clone(&self.config));
         self.front.serve(Edge::new(state.clone(), routes(state.clone())));

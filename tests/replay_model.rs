@@ -323,15 +323,15 @@ struct Replay {
 async fn read(mut backlog: Backlog) -> Replay {
     let mut frames = Vec::new();
     while let Some(part) = backlog.next().await.expect("a store that can be read") {
-        frames.extend(array(part.text.as_str()));
+        frames.extend(array(part.array()));
     }
     let marker = backlog.marker(None).expect("a marker");
-    let [marker] = array(marker.text.as_str()).try_into().expect("one marker");
+    let [marker] = array(marker.array()).try_into().expect("one marker");
     Replay { frames, marker }
 }
 
-fn array(text: &str) -> Vec<Value> {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+fn array(text: &[u8]) -> Vec<Value> {
+    serde_json::from_slice(text).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(text)))
 }
 
 /// What waits in a mailbox; and whether that was closed.
@@ -341,9 +341,10 @@ fn mail(listener: &Listener) -> (Vec<Value>, bool) {
         match listener.mail().now_or_never() {
             None => return (frames, false),
             Some(Mail::Closed(_)) => return (frames, true),
+            Some(Mail::Beat) => {}
             Some(Mail::Pieces(pieces)) => {
                 let tick = pieces.back().expect("a piece").tick;
-                frames.extend(pieces.iter().flat_map(|piece| array(piece.text.as_str())));
+                frames.extend(pieces.iter().flat_map(|piece| array(piece.array())));
                 listener.mark_written(tick);
             }
         }
@@ -960,7 +961,7 @@ impl Schedule {
             74..82 => self.read(device).await,
             82..86 => self.drop_in_between(device).await,
             86..89 => self.connect(device).await,
-            89..91 => self.beat(device),
+            89..91 => self.beat(),
             91..95 => self.together().await,
             95..97 => self.leave(device).await,
             _ => {
@@ -1411,7 +1412,7 @@ impl Schedule {
         let mut frames = Vec::new();
         if let Some(mut backlog) = open.backlog.take() {
             if let Some(part) = backlog.next().await.expect("a store that can be read") {
-                frames.extend(array(part.text.as_str()));
+                frames.extend(array(part.array()));
             }
         } else {
             frames.extend(mail(&open.listener).0);
@@ -1434,10 +1435,9 @@ impl Schedule {
         self.devices[device].open = None;
     }
 
-    fn beat(&mut self, device: usize) {
-        if let Some(Open { listener, backlog: None, .. }) = &self.devices[device].open {
-            listener.beat();
-        }
+    /// A heartbeat is due for everybody.
+    fn beat(&mut self) {
+        self.ground.hub().beat(0, 1);
     }
 }
 

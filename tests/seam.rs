@@ -349,8 +349,8 @@ impl Knowing {
     }
 }
 
-fn array(text: &str) -> Vec<Value> {
-    serde_json::from_str(text).expect("an array")
+fn array(text: &[u8]) -> Vec<Value> {
+    serde_json::from_slice(text).expect("an array")
 }
 
 /// Comes, reads, listens for a while and goes, again and again, until all is quiet.
@@ -364,7 +364,7 @@ async fn listen(hub: Arc<Hub>, id: ConnectionId, mut random: Random, quiet: Arc<
         }
         let mut breaks = !is_last && random.below(6) == 0;
         while let Some(part) = backlog.next().await.expect("a store that can be read") {
-            let frames = array(part.text.as_str());
+            let frames = array(part.array());
             let heard = if breaks { random.below(frames.len() as u64 + 1) as usize } else { frames.len() };
             frames[..heard].iter().for_each(|frame| knowing.hear(frame));
             if heard < frames.len() {
@@ -379,12 +379,12 @@ async fn listen(hub: Arc<Hub>, id: ConnectionId, mut random: Random, quiet: Arc<
         if breaks {
             continue;
         }
-        array(backlog.marker(None).expect("a marker").text.as_str()).iter().for_each(|frame| knowing.hear(frame));
+        array(backlog.marker(None).expect("a marker").array()).iter().for_each(|frame| knowing.hear(frame));
         knowing.replays += 1;
         let until = tokio::time::Instant::now() + Duration::from_micros(random.below(10_000));
         while let Ok(Mail::Pieces(pieces)) = tokio::time::timeout_at(until, listener.mail()).await {
             let tick = pieces.back().expect("a piece").tick;
-            pieces.iter().flat_map(|piece| array(piece.text.as_str())).for_each(|frame| knowing.hear(&frame));
+            pieces.iter().flat_map(|piece| array(piece.array())).for_each(|frame| knowing.hear(&frame));
             listener.mark_written(tick);
         }
     }
@@ -502,7 +502,7 @@ async fn visit(client: &Client, id: &str, since: &str, transport: u64, arrays: u
         _ => {
             let answer = send(client.request("GET", &format!("/listen?conn_id={id}&since={since}"))).await;
             assert_eq!(answer.status, 200, "{}", answer.text);
-            frames = array(&answer.text);
+            frames = array(answer.text.as_bytes());
         }
     }
     frames

@@ -102,6 +102,11 @@ impl<S> Watched<S> {
     pub fn new(stream: S, patience: Patience) -> Self {
         Self { stream, patience }
     }
+
+    /// Watches it no more.
+    pub fn into_inner(self) -> S {
+        self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {

@@ -4,30 +4,24 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use axum::extract::ws::Utf8Bytes;
-
 use super::core::Hub;
 use crate::domain::frame::{Frame, Tick};
 use crate::domain::names::{ChannelName, ConnectionId};
-use crate::domain::position::{Cursor, Position};
+use crate::domain::position::{Cursor, Epoch, Position};
 use crate::domain::replay::{Doubt, Gaps, Missed, Plan, ReplayPage, Since, note_gap};
 use crate::mailbox::{Closing, Mailbox};
+use crate::piece::{Piece, PieceDraft};
 use crate::store::ReplayQuery;
 use crate::wire::frame;
 
-/// Frames are put into arrays of about this size, which a slow client can take in one go.
-const MAX_PIECE_BYTES: usize = 256 * 1024;
 /// Log entries read in one go.
 const PAGE: u32 = 100;
 /// Bytes of bodies after which a page ends: it is held until a slow socket has taken it.
 const PAGE_BYTES: u32 = 512 << 10;
 
-/// An array of frames.
-pub struct Part {
-    /// The array.
-    pub text: Utf8Bytes,
-    /// Where the last of its logged events is logged, if it has any.
-    pub position: Option<Position>,
+/// A piece of what was missed.
+struct Part {
+    piece: Arc<Piece>,
     /// How many logged events it has.
     logged: u64,
 }
@@ -56,7 +50,7 @@ pub struct Backlog {
     reading: Option<Reading>,
     /// Frames of memory, shown after those of the log.
     missed: Vec<Frame>,
-    /// Arrays that are ready.
+    /// What is ready.
     ready: VecDeque<Part>,
     tick: Tick,
 }
@@ -108,36 +102,36 @@ impl Backlog {
         self.reading.as_ref().is_some_and(|reading| reading.count > 0 || !reading.gaps.is_empty())
     }
 
-    /// The next array of frames.
+    /// The next piece.
     ///
     /// # Errors
     /// If it cannot be told to its end; the listener may come back with its cursor.
-    pub async fn next(&mut self) -> Result<Option<Part>, Interrupted> {
+    pub async fn next(&mut self) -> Result<Option<Arc<Piece>>, Interrupted> {
         loop {
             if let Some(closing) = self.mailbox.closing() {
                 return Err(Interrupted::Closed(closing));
             }
             if let Some(part) = self.ready.pop_front() {
                 if let Some(reading) = &mut self.reading {
-                    reading.told = part.position.unwrap_or(reading.told);
+                    reading.told = part.piece.position.unwrap_or(reading.told);
                     reading.count += part.logged;
                 }
-                return Ok(Some(part));
+                return Ok(Some(part.piece));
             }
             match &mut self.reading {
                 Some(reading) if !reading.is_done => {
                     let frames = reading.read(&self.hub).await?;
-                    self.ready = arrays(&self.hub, frames);
+                    self.ready = parts(&frames, self.hub.epoch());
                 }
                 _ if self.missed.is_empty() => return Ok(None),
-                _ => self.ready = arrays(&self.hub, std::mem::take(&mut self.missed)),
+                _ => self.ready = parts(&std::mem::take(&mut self.missed), self.hub.epoch()),
             }
         }
     }
 
     /// The marker for a listener that keeps a cursor: everything up to it was shown, but for the
     /// gaps; none as long as nothing was. `live`: the newest position of what was shown since.
-    pub fn marker(&self, live: Option<Position>) -> Option<Part> {
+    pub fn marker(&self, live: Option<Position>) -> Option<Arc<Piece>> {
         let reading = self.reading.as_ref()?;
         let is_whole = reading.is_done && self.ready.iter().all(|part| part.logged == 0);
         if !is_whole && reading.count == 0 {
@@ -146,8 +140,8 @@ impl Backlog {
         let told = if is_whole { reading.plan.head } else { reading.told };
         let position = live.map_or(told, |live| live.max(told));
         let cursor = Cursor { epoch: self.hub.epoch().clone(), position };
-        let text = frame::replay_marker(cursor, reading.count, &reading.gaps, &reading.plan.user).into();
-        Some(Part { text, position: Some(position), logged: 0 })
+        let text = frame::replay_marker(cursor, reading.count, &reading.gaps, &reading.plan.user);
+        Some(Piece::new(&text, self.tick, Some(position)))
     }
 }
 
@@ -253,25 +247,19 @@ impl Reading {
     }
 }
 
-/// Frames as JSON arrays of about a size.
-fn arrays(hub: &Hub, frames: Vec<Frame>) -> VecDeque<Part> {
+/// Frames as pieces.
+fn parts(frames: &[Frame], epoch: &Epoch) -> VecDeque<Part> {
     let mut parts = VecDeque::new();
-    let mut frames = frames.into_iter().peekable();
-    while frames.peek().is_some() {
-        let (mut text, mut position, mut logged) = (vec![b'['], None, 0);
-        while text.len() < MAX_PIECE_BYTES
-            && let Some(missed) = frames.next()
-        {
-            if text.len() > 1 {
-                text.push(b',');
-            }
-            frame::write(&missed, true, hub.epoch(), &mut text);
-            position = missed.position().or(position);
-            logged += u64::from(missed.position().is_some());
+    let is_logged = |frame: &Frame| u64::from(frame.position().is_some());
+    let Some((first, others)) = frames.split_first() else { return parts };
+    let (mut draft, mut logged) = (PieceDraft::new(first, true, epoch), is_logged(first));
+    for frame in others {
+        if let Some(full) = draft.add(frame, true, epoch) {
+            let logged = std::mem::take(&mut logged);
+            parts.push_back(Part { piece: full.finish(Tick::default()), logged });
         }
-        text.push(b']');
-        let text = String::from_utf8(text).expect("JSON is UTF-8").into();
-        parts.push_back(Part { text, position, logged });
+        logged += is_logged(frame);
     }
+    parts.push_back(Part { piece: draft.finish(Tick::default()), logged });
     parts
 }

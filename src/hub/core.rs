@@ -185,12 +185,6 @@ impl Hub {
         live.attach(id, since, moment).ok_or(CannotListen::Unknown)
     }
 
-    /// A listener was sent a heartbeat.
-    pub(super) fn beat(&self, listener: ListenerId) {
-        let wake = self.live.lock().beat(listener);
-        wake.wake();
-    }
-
     /// A listener is no more.
     pub(super) fn detach(&self, id: ConnectionId, listener: ListenerId, how: Departure) {
         let mut live = self.live.lock();
@@ -204,6 +198,12 @@ impl Hub {
     }
 
     // What time asks for.
+
+    /// A heartbeat is due for a part of those whose connections stay open, every `of`-th of them.
+    pub fn beat(&self, part: usize, of: usize) {
+        let wake = self.live.lock().beat(part, of);
+        wake.wake();
+    }
 
     /// Ends all connections whose time is over, and lets idle things leave memory.
     pub async fn sweep(&self) {

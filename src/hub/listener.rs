@@ -1,6 +1,7 @@
 //! An open listener, as the transports see it.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::backlog::Backlog;
 use super::core::{CannotListen, Hub};
@@ -49,7 +50,8 @@ impl Hub {
 }
 
 impl Listener {
-    /// What is written to the listener's connection, for judging whether it is too slow.
+    /// What is written to the listener's connection, which stays open: for judging whether it is
+    /// too slow, and for heartbeats.
     pub fn watch(&self, progress: Progress) {
         self.mailbox.watch(progress);
     }
@@ -59,9 +61,9 @@ impl Listener {
         self.mailbox.mail().await
     }
 
-    /// A heartbeat was sent: a listener that keeps a cursor may have to be told of the head.
-    pub fn beat(&self) {
-        self.hub.beat(self.listener);
+    /// Takes mail if there is any; else the task is woken when it comes.
+    pub fn poll_mail(&self, context: &mut Context<'_>) -> Poll<Mail> {
+        self.mailbox.poll_mail(context)
     }
 
     /// Everything up to `tick` was sent.

@@ -15,7 +15,7 @@ use crate::http::query::{BadConnectionId, Query};
 use crate::http::state::AppState;
 use crate::hub::{Backlog, Interrupted, Listener};
 use crate::journal::Failure;
-use crate::mailbox::{Closing, Mail, Piece};
+use crate::mailbox::{Closing, Mail};
 use crate::wire::form::Faults;
 
 /// How long a poll waits for the first frame. Source: the stock server.
@@ -40,14 +40,14 @@ pub async fn long_poll(State(state): State<AppState>, method: Method, query: Que
     }
     if method == Method::HEAD {
         let known = state.hub.knows_connection(id);
-        return known.then(|| answer("[]".to_owned(), callback.as_deref())).ok_or(ApiError::UnknownListener);
+        return known.then(|| answer(b"[]".to_vec(), callback.as_deref())).ok_or(ApiError::UnknownListener);
     }
     let (listener, backlog) = state.hub.listen(id, query.since()?.as_ref(), false)?;
     Ok(answer(collect(listener, backlog).await?, callback.as_deref()))
 }
 
 /// The frames of one poll, as a JSON array.
-async fn collect(listener: Listener, mut backlog: Backlog) -> Result<String, ApiError> {
+async fn collect(listener: Listener, mut backlog: Backlog) -> Result<Vec<u8>, ApiError> {
     let first_by = Instant::now() + WAIT;
     let mut frames = Frames::default();
     let mut is_whole = true;
@@ -62,8 +62,8 @@ async fn collect(listener: Listener, mut backlog: Backlog) -> Result<String, Api
                 break;
             }
         };
-        frames.add(elements(piece.text.as_str()), None);
-        if frames.text.len() > MAX_ANSWER_BYTES && backlog.marker(None).is_some() {
+        frames.add(piece.elements());
+        if frames.elements.len() > MAX_ANSWER_BYTES && backlog.marker(None).is_some() {
             is_whole = false;
             break;
         }
@@ -78,19 +78,23 @@ async fn collect(listener: Listener, mut backlog: Backlog) -> Result<String, Api
     let mut collect_by = None;
     loop {
         let mut next_by = first_by;
-        if !frames.text.is_empty() {
+        if !frames.elements.is_empty() {
             let now = Instant::now();
             next_by = (now + QUIET).min(*collect_by.get_or_insert(now + COLLECT));
         }
-        if frames.text.len() > MAX_ANSWER_BYTES {
+        if frames.elements.len() > MAX_ANSWER_BYTES {
             break;
         }
         match timeout_at(next_by, listener.mail()).await {
             Ok(Mail::Pieces(pieces)) => {
                 for piece in pieces {
-                    frames.add(elements(piece.text.as_str()), Some(&piece));
+                    frames.add(piece.elements());
+                    frames.tick = Some(piece.tick);
+                    frames.position = piece.position.or(frames.position);
                 }
             }
+            // For connections that stay open.
+            Ok(Mail::Beat) => {}
             // Another poll took over: this one ends as if nothing had come.
             Ok(Mail::Closed(Closing::Replaced)) => {
                 sleep_until(first_by).await;
@@ -103,47 +107,39 @@ async fn collect(listener: Listener, mut backlog: Backlog) -> Result<String, Api
     Ok(frames.finish(&listener, &backlog))
 }
 
-/// The elements of an array, without the brackets.
-fn elements(array: &str) -> &str {
-    array.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or_default()
-}
-
 #[derive(Default)]
 struct Frames {
-    text: String,
+    /// Elements of an array.
+    elements: Vec<u8>,
     tick: Option<Tick>,
     position: Option<Position>,
 }
 
 impl Frames {
     /// The answer, with the marker for a listener that keeps a cursor.
-    fn finish(mut self, listener: &Listener, backlog: &Backlog) -> String {
+    fn finish(mut self, listener: &Listener, backlog: &Backlog) -> Vec<u8> {
         if let Some(tick) = self.tick {
             listener.mark_written(tick);
         }
         if let Some(marker) = backlog.marker(self.position) {
-            self.add(elements(marker.text.as_str()), None);
+            self.add(marker.elements());
         }
-        format!("[{}]", self.text)
+        [b"[", &self.elements[..], b"]"].concat()
     }
 
-    fn add(&mut self, elements: &str, piece: Option<&Piece>) {
-        if !self.text.is_empty() {
-            self.text.push(',');
+    fn add(&mut self, elements: &[u8]) {
+        if !self.elements.is_empty() {
+            self.elements.push(b',');
         }
-        self.text.push_str(elements);
-        if let Some(piece) = piece {
-            self.tick = Some(piece.tick);
-            self.position = piece.position.or(self.position);
-        }
+        self.elements.extend_from_slice(elements);
     }
 }
 
-fn answer(frames: String, callback: Option<&str>) -> Response {
+fn answer(frames: Vec<u8>, callback: Option<&str>) -> Response {
     match callback {
         // JSON allows these two in strings, older scripts do not.
         Some(name) => {
-            let frames = frames.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
+            let frames = String::from_utf8_lossy(&frames).replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
             script(format!("{name}({frames})"))
         }
         None => JsonText(frames).into_response(),

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -11,10 +10,9 @@ use axum::http::{HeaderMap, Method, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream::unfold;
-use tokio::time::{Instant, sleep_until};
 
 use crate::domain::frame::Tick;
-use crate::domain::position::{Cursor, Epoch, Position};
+use crate::domain::position::Epoch;
 use crate::http::error::ApiError;
 use crate::http::query::{Query, parse_since};
 use crate::http::state::AppState;
@@ -48,15 +46,12 @@ pub async fn sse(
     }
     let (listener, backlog) = state.hub.listen(id, since.as_ref(), true)?;
     listener.watch(progress);
-    let heartbeat = state.config.heartbeat_interval;
     let events = Events {
         listener,
         backlog: Some(backlog),
         epoch: state.hub.epoch().clone(),
         ready: VecDeque::from([Bytes::from_static(RETRY.as_bytes())]),
         handed_over: None,
-        heartbeat,
-        beat_at: Instant::now() + heartbeat,
     };
     let stream = unfold(events, async |mut events| Some((Ok::<_, Infallible>(events.next().await?), events)));
     Ok((headers, Body::from_stream(stream)).into_response())
@@ -70,8 +65,6 @@ struct Events {
     ready: VecDeque<Bytes>,
     /// What is sent once the next piece is asked for.
     handed_over: Option<Tick>,
-    heartbeat: Duration,
-    beat_at: Instant,
 }
 
 impl Events {
@@ -88,21 +81,13 @@ impl Events {
                 self.catch_up().await?;
                 continue;
             }
-            tokio::select! {
-                mail = self.listener.mail() => match mail {
-                    Mail::Pieces(pieces) => {
-                        self.handed_over = pieces.back().map(|piece| piece.tick);
-                        for piece in pieces {
-                            self.add(piece.text.as_str(), piece.position);
-                        }
-                    }
-                    Mail::Closed(_) => return None,
-                },
-                () = sleep_until(self.beat_at) => {
-                    self.beat_at = Instant::now() + self.heartbeat;
-                    self.listener.beat();
-                    return Some(Bytes::from_static(HEARTBEAT.as_bytes()));
+            match self.listener.mail().await {
+                Mail::Pieces(pieces) => {
+                    self.handed_over = pieces.back().map(|piece| piece.tick);
+                    self.ready.extend(pieces.iter().map(|piece| piece.event(&self.epoch)));
                 }
+                Mail::Beat => return Some(Bytes::from_static(HEARTBEAT.as_bytes())),
+                Mail::Closed(_) => return None,
             }
         }
     }
@@ -111,41 +96,15 @@ impl Events {
     async fn catch_up(&mut self) -> Option<()> {
         let mut backlog = self.backlog.take()?;
         match backlog.next().await.ok()? {
-            Some(part) => {
-                self.add(part.text.as_str(), part.position);
+            Some(piece) => {
+                self.ready.push_back(piece.event(&self.epoch));
                 self.backlog = Some(backlog);
             }
             None => {
-                if let Some(marker) = backlog.marker(None) {
-                    self.add(marker.text.as_str(), marker.position);
-                }
+                self.ready.extend(backlog.marker(None).map(|marker| marker.event(&self.epoch)));
                 self.handed_over = Some(backlog.tick());
             }
         }
         Some(())
-    }
-
-    fn add(&mut self, text: &str, position: Option<Position>) {
-        let cursor = position.map(|position| Cursor { epoch: self.epoch.clone(), position });
-        self.ready.push_back(event(text, cursor.as_ref()).into());
-    }
-}
-
-/// One event. In JSON text line breaks stand between tokens only, where any white space will do.
-fn event(text: &str, cursor: Option<&Cursor>) -> String {
-    let id = cursor.map(|cursor| format!("id: {cursor}\n")).unwrap_or_default();
-    let line = if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text.to_owned() };
-    format!("{id}data: {line}\n\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_is_one_line_of_data() {
-        let cursor = Cursor::parse("k3f9-7").unwrap();
-        assert_eq!(event("[{\"a\":\r\n1}]", Some(&cursor)), "id: k3f9-7\ndata: [{\"a\":  1}]\n\n");
-        assert_eq!(event("[]", None), "data: []\n\n");
     }
 }

@@ -1,36 +1,54 @@
 //! `/ws`: writes a mailbox to a websocket. What the client says is ignored, but that it is there.
+//!
+//! What is shown was encoded once for all who get it and goes straight from there to the socket, all
+//! that waits with as few system calls as it fits in. The websocket library does the rest: the
+//! handshake, reading, answers to pings, and closing.
 
-use std::pin::pin;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::State;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::body::Body;
+use axum::extract::{Request, State};
 use axum::response::Response;
-use futures_util::SinkExt;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use futures_util::future::poll_immediate;
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 
 use crate::domain::frame::Tick;
 use crate::http::error::ApiError;
+use crate::http::patience::Watched;
 use crate::http::query::Query;
 use crate::http::state::AppState;
 use crate::hub::{Backlog, CannotListen, Interrupted, Listener};
 use crate::mailbox::{Closing, Mail};
+use crate::piece::Piece;
 use crate::progress::Progress;
 
 /// Largest message of a client; none has a meaning.
 const MAX_CLIENT_MESSAGE: usize = 64 << 10;
 /// Small, since an idle socket keeps it.
-const READ_BUFFER: usize = 2 << 10;
-/// Bytes collected before they are written out.
-const WRITE_BUFFER: usize = 4 << 10;
+const READ_BUFFER: usize = 128;
+/// Most pieces in one system call.
+const MAX_SLICES: usize = 64;
 /// Without progress for this long, a client is too slow.
 const STALLED: Duration = Duration::from_secs(10);
 /// How long a client may take to answer a close.
 const CLOSING: Duration = Duration::from_secs(2);
 /// The heartbeat: an array without events.
-const HEARTBEAT: &str = "[]";
+static HEARTBEAT: LazyLock<Arc<Piece>> = LazyLock::new(|| Piece::new("[]", Tick::default(), None));
 
 /// Opens a connection's websocket. The handshake also succeeds for an unknown connection, which is
 /// then closed with 4001: a browser cannot read a refused handshake.
@@ -38,28 +56,20 @@ pub async fn websocket(
     State(state): State<AppState>,
     query: Query,
     Extension(progress): Extension<Progress>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    mut request: Request,
 ) -> Result<Response, ApiError> {
-    let upgrade = upgrade.map_err(|_| ApiError::UpgradeRequired)?;
+    let handshake = create_response_with_body(&request, Body::empty).map_err(|_| ApiError::UpgradeRequired)?;
     let (id, since) = (query.connection_id()?, query.since()?);
     let listener = match state.hub.listen(id, since.as_ref(), true) {
-        Ok(listener) => Some(listener),
+        Ok((listener, backlog)) => {
+            listener.watch(progress.clone());
+            Some((listener, Box::new(backlog)))
+        }
         Err(CannotListen::Unknown) => None,
         Err(cannot) => return Err(cannot.into()),
     };
-    let heartbeat = state.config.heartbeat_interval;
-    let upgrade = upgrade
-        .max_message_size(MAX_CLIENT_MESSAGE)
-        .max_frame_size(MAX_CLIENT_MESSAGE)
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER);
-    Ok(upgrade.on_upgrade(async move |socket| match listener {
-        Some((listener, backlog)) => {
-            listener.watch(progress.clone());
-            serve(Socket { socket, progress }, listener, backlog, heartbeat).await;
-        }
-        None => Socket { socket, progress }.close(Closing::Unknown).await,
-    }))
+    tokio::spawn(serve(hyper::upgrade::on(&mut request), progress, listener));
+    Ok(handshake)
 }
 
 /// How a socket came to its end.
@@ -72,84 +82,121 @@ enum End {
     Ours(Closing),
 }
 
-async fn serve(mut socket: Socket, mut listener: Listener, backlog: Backlog, heartbeat: Duration) {
-    match run(&mut socket, &listener, backlog, heartbeat).await {
+async fn serve(upgrade: OnUpgrade, progress: Progress, listener: Option<(Listener, Box<Backlog>)>) {
+    // Who went away before that is seen by nobody.
+    let Ok(upgraded) = upgrade.await else { return };
+    let Some(mut socket) = Socket::of(upgraded, progress).await else { return };
+    let Some((mut listener, backlog)) = listener else { return socket.close(Closing::Unknown).await };
+    let tick = backlog.tick();
+    // What is waited for only at the beginning or the end need not be part of what waits for long.
+    let end = match Box::pin(socket.catch_up(backlog)).await {
+        Ok(()) => {
+            listener.mark_written(tick);
+            socket.show(&listener).await
+        }
+        Err(end) => end,
+    };
+    match end {
         End::ByClient => {
             listener.closed_by_client();
             drop(listener);
-            socket.finish().await;
+            Box::pin(socket.finish()).await;
         }
         End::Lost => {}
         // It counts as listening until it was told why it is closed: shutting down waits for that.
-        End::Ours(closing) => socket.close(closing).await,
+        End::Ours(closing) => Box::pin(socket.close(closing)).await,
     }
 }
 
-async fn run(socket: &mut Socket, listener: &Listener, mut backlog: Backlog, heartbeat: Duration) -> End {
-    if let Err(end) = catch_up(socket, &mut backlog).await {
-        return end;
-    }
-    listener.mark_written(backlog.tick());
-    drop(backlog);
-    let mut beat_at = Instant::now() + heartbeat;
-    loop {
-        tokio::select! {
-            mail = listener.mail() => match mail {
-                Mail::Pieces(pieces) => {
-                    let tick = pieces.back().map_or(Tick::default(), |piece| piece.tick);
-                    if let Err(end) = socket.write(pieces.iter().map(|piece| piece.text.clone())).await {
-                        return end;
-                    }
-                    listener.mark_written(tick);
-                }
-                Mail::Closed(closing) => return End::Ours(closing),
-            },
-            heard = socket.socket.recv() => match heard {
-                Some(Ok(Message::Close(_))) => return End::ByClient,
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return End::Lost,
-            },
-            () = sleep_until(beat_at) => {
-                if let Err(end) = socket.write(std::iter::once(HEARTBEAT.into())).await {
-                    return end;
-                }
-                beat_at = Instant::now() + heartbeat;
-                listener.beat();
-            }
-        }
-    }
-}
-
-/// Writes what was missed, page by page, as fast as the client takes it, and the marker.
-async fn catch_up(socket: &mut Socket, backlog: &mut Backlog) -> Result<(), End> {
-    loop {
-        match backlog.next().await {
-            Ok(Some(part)) => socket.write(std::iter::once(part.text)).await?,
-            Ok(None) => break,
-            Err(Interrupted::Closed(closing)) => return Err(End::Ours(closing)),
-            // The client has to come back, with the cursor that it has.
-            Err(Interrupted::Store) => return Err(End::Ours(Closing::GoingAway)),
-        }
-    }
-    match backlog.marker(None) {
-        Some(marker) => socket.write(std::iter::once(marker.text)).await,
-        None => Ok(()),
-    }
-}
-
-/// A websocket, and how its client takes what is written.
+/// A websocket, what is being written to it, and how its client takes that.
 struct Socket {
-    socket: WebSocket,
+    stream: WebSocketStream<TcpStream>,
+    outgoing: Outgoing,
     progress: Progress,
 }
 
 impl Socket {
-    /// Writes texts, each a websocket message, with as few writes to the socket as they fit in.
-    async fn write(&mut self, texts: impl Iterator<Item = Utf8Bytes>) -> Result<(), End> {
-        for text in texts {
-            in_time(&self.progress, self.socket.feed(Message::Text(text))).await?;
+    /// None: it is no socket of ours.
+    async fn of(upgraded: Upgraded, progress: Progress) -> Option<Self> {
+        let parts = upgraded.downcast::<TokioIo<Watched<TcpStream>>>().ok()?;
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_CLIENT_MESSAGE))
+            .max_frame_size(Some(MAX_CLIENT_MESSAGE))
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0);
+        let (tcp, early) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
+        let stream = WebSocketStream::from_partially_read(tcp, early, Role::Server, Some(config)).await;
+        Some(Self { stream, outgoing: Outgoing::default(), progress })
+    }
+
+    /// Writes what was missed, page by page, as fast as the client takes it, and the marker.
+    async fn catch_up(&mut self, mut backlog: Box<Backlog>) -> Result<(), End> {
+        loop {
+            match backlog.next().await {
+                Ok(Some(piece)) => self.write(VecDeque::from([piece])).await?,
+                Ok(None) => break,
+                Err(Interrupted::Closed(closing)) => return Err(End::Ours(closing)),
+                // The client has to come back, with the cursor that it has.
+                Err(Interrupted::Store) => return Err(End::Ours(Closing::GoingAway)),
+            }
         }
-        in_time(&self.progress, self.socket.flush()).await
+        match backlog.marker(None) {
+            Some(marker) => self.write(VecDeque::from([marker])).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes all mail until there is an end.
+    async fn show(&mut self, listener: &Listener) -> End {
+        loop {
+            let (heard, mail) = poll_fn(|context| self.poll_turn(listener, context)).await;
+            match heard {
+                Some(Some(Ok(Message::Close(_)))) => return End::ByClient,
+                Some(None | Some(Err(_))) => return End::Lost,
+                Some(Some(Ok(_))) | None => {}
+            }
+            let (pieces, tick) = match mail {
+                Some(Mail::Pieces(pieces)) => {
+                    let tick = pieces.back().map(|piece| piece.tick);
+                    (pieces, tick)
+                }
+                Some(Mail::Beat) => (VecDeque::from([HEARTBEAT.clone()]), None),
+                Some(Mail::Closed(closing)) => return End::Ours(closing),
+                None => continue,
+            };
+            if let Err(end) = self.write(pieces).await {
+                return end;
+            }
+            if let Some(tick) = tick {
+                listener.mark_written(tick);
+            }
+        }
+    }
+
+    /// What is to be done next: something that was heard, or mail, or both.
+    fn poll_turn(&mut self, listener: &Listener, context: &mut Context<'_>) -> Poll<(Option<Heard>, Option<Mail>)> {
+        let heard = match self.stream.poll_next_unpin(context) {
+            Poll::Ready(heard) => Some(heard),
+            Poll::Pending => None,
+        };
+        match listener.poll_mail(context) {
+            Poll::Ready(mail) => Poll::Ready((heard, Some(mail))),
+            Poll::Pending if heard.is_some() => Poll::Ready((heard, None)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Writes pieces, each a websocket message.
+    async fn write(&mut self, pieces: VecDeque<Arc<Piece>>) -> Result<(), End> {
+        let Self { stream, outgoing, progress } = self;
+        outgoing.pieces = pieces;
+        let mut writing = pin!(outgoing.write(stream, progress));
+        // Nearly always there is room for all of it.
+        let written = match poll_immediate(writing.as_mut()).await {
+            Some(written) => written,
+            None => Box::pin(in_time(progress, writing)).await?,
+        };
+        written.map_err(|_| End::Lost)
     }
 
     /// Closes the socket, gives the client time to answer, and ends its TCP connection.
@@ -161,30 +208,91 @@ impl Socket {
             Closing::Slow => (4008, "too slow: come back"),
             Closing::Replaced => (4010, "opened again elsewhere"),
         };
-        let frame = CloseFrame { code, reason: reason.into() };
-        if let Ok(Ok(())) = timeout(CLOSING, self.socket.send(Message::Close(Some(frame)))).await {
+        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+        let tell = async {
+            // A message that was begun has to end first.
+            self.outgoing.pieces.truncate(usize::from(self.outgoing.written > 0));
+            self.outgoing.write(&mut self.stream, &self.progress).await?;
+            self.stream.send(Message::Close(Some(frame))).await.map_err(io::Error::other)
+        };
+        if let Ok(Ok(())) = timeout(CLOSING, tell).await {
             self.finish().await;
         }
     }
 
     /// Reads until the other end is done.
     async fn finish(mut self) {
-        let read_on = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+        let read_on = async { while let Some(Ok(_)) = self.stream.next().await {} };
         // A client that never answers is cut off.
         let _ = timeout(CLOSING, read_on).await;
     }
 }
 
+/// What a client said; none: the socket ended.
+type Heard = Option<Result<Message, tokio_tungstenite::tungstenite::Error>>;
+
 /// Waits for a step of writing as long as the client takes something now and then.
-async fn in_time(progress: &Progress, step: impl Future<Output = Result<(), axum::Error>>) -> Result<(), End> {
-    let mut step = pin!(step);
+async fn in_time<T>(progress: &Progress, mut step: impl Future<Output = T> + Unpin) -> Result<T, End> {
     let mut since = Instant::now();
     loop {
-        match timeout_at(since + STALLED, step.as_mut()).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(_)) => return Err(End::Lost),
+        match timeout_at(since + STALLED, &mut step).await {
+            Ok(done) => return Ok(done),
             Err(_) if progress.last().elapsed() < STALLED => since = progress.last().into(),
             Err(_) => return Err(End::Ours(Closing::Slow)),
+        }
+    }
+}
+
+/// Pieces that are being written.
+#[derive(Default)]
+struct Outgoing {
+    pieces: VecDeque<Arc<Piece>>,
+    /// Bytes of the first that are written.
+    written: usize,
+}
+
+impl Outgoing {
+    /// Writes them all. What the library has begun to write goes first.
+    async fn write(&mut self, stream: &mut WebSocketStream<TcpStream>, progress: &Progress) -> io::Result<()> {
+        stream.flush().await.map_err(io::Error::other)?;
+        poll_fn(|context| self.poll_write(stream.get_mut(), progress, context)).await
+    }
+
+    fn poll_write(
+        &mut self,
+        tcp: &mut TcpStream,
+        progress: &Progress,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while let Some(first) = self.pieces.front() {
+            let rest = &first.message()[self.written..];
+            let written = if self.pieces.len() == 1 {
+                ready!(Pin::new(&mut *tcp).poll_write(context, rest))?
+            } else {
+                let mut slices = [IoSlice::new(rest); MAX_SLICES];
+                for (slice, piece) in slices[1..].iter_mut().zip(self.pieces.iter().skip(1)) {
+                    *slice = IoSlice::new(piece.message());
+                }
+                let count = self.pieces.len().min(MAX_SLICES);
+                ready!(Pin::new(&mut *tcp).poll_write_vectored(context, &slices[..count]))?
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            progress.note();
+            self.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// So many bytes were written.
+    fn advance(&mut self, bytes: usize) {
+        self.written += bytes;
+        while let Some(first) = self.pieces.front()
+            && self.written >= first.message().len()
+        {
+            self.written -= first.message().len();
+            self.pieces.pop_front();
         }
     }
 }
