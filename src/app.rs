@@ -290,6 +290,9 @@ pub async fn run(config: Config) -> Result<(), ServerError> {
         stopped = server.stop() => stopped?,
         () = signals.next() => warn!("stopped at once"),
     }
+    if let Some(hub) = &hub {
+        info!("the router's lock was held at most: {}", hub.lock_times());
+    }
     info!(replay_reads = hub.map(|hub| hub.replay_reads()), "stopped");
     Ok(())
 }

@@ -25,6 +25,7 @@ use crate::domain::router::{Needs, Router};
 use crate::domain::tail::Place;
 use crate::domain::timestamp::Moment;
 use crate::live::{Live, Ticket};
+use crate::lock::{Lock, Purpose};
 use crate::store::{Batch, Store, StoreError};
 
 /// Most requests that wait; more are told that the server is too busy.
@@ -166,13 +167,13 @@ pub struct Journal {
     nudge: Arc<Notify>,
     health: Arc<Health>,
     patience: Duration,
-    live: Arc<Mutex<Live>>,
+    live: Arc<Lock<Live>>,
 }
 
 impl Journal {
     /// Starts the task. `patience`: how long a request may wait for its commit.
     pub fn start(
-        live: Arc<Mutex<Live>>,
+        live: Arc<Lock<Live>>,
         store: Arc<dyn Store>,
         clock: Arc<Clock>,
         patience: Duration,
@@ -210,7 +211,7 @@ impl Journal {
         let deadline = Instant::now() + self.patience;
         {
             // Tickets are handed in in their order.
-            let mut live = self.live.lock();
+            let mut live = self.live.lock(Purpose::Depart);
             let ticket = live.depart(operation.shows_in());
             place.send(Box::new(Request { operation, answer, deadline, ticket, room }));
         }
@@ -272,7 +273,7 @@ type Decided = Vec<(Box<dyn Pending>, Range<usize>)>;
 struct Lost;
 
 struct Writer {
-    live: Arc<Mutex<Live>>,
+    live: Arc<Lock<Live>>,
     store: Arc<dyn Store>,
     clock: Arc<Clock>,
     health: Arc<Health>,
@@ -293,7 +294,7 @@ impl Writer {
     async fn work(&mut self, stop: Arc<Notify>, nudge: Arc<Notify>) -> Result<(), Lost> {
         loop {
             self.read_tails().await;
-            if self.waiting.is_empty() && self.suspects.is_empty() && !self.live.lock().wants_tails() {
+            if self.waiting.is_empty() && self.suspects.is_empty() && !self.live.lock(Purpose::Glance).wants_tails() {
                 let next = tokio::select! {
                     next = self.inbox.recv() => next,
                     () = nudge.notified() => continue,
@@ -353,7 +354,7 @@ impl Writer {
             self.waiting.push_front(later);
         }
         let events = if events.iter().any(Event::is_durable) {
-            let before = self.live.lock().router.head();
+            let before = self.live.lock(Purpose::Glance).router.head();
             let head = events.iter().rev().find_map(Event::position).unwrap_or(before);
             let batch = Batch { id: Uuid::new_v4(), before, head, at: moment.utc, events };
             match self.commit(&batch).await? {
@@ -378,7 +379,7 @@ impl Writer {
     /// Lets some tails reach further back that listeners wait for. Nothing is being committed
     /// meanwhile, so that what is read stands exactly at the head.
     async fn read_tails(&self) {
-        let wanted = self.live.lock().next_tails(TAILS_STEP, TAIL_ENTRIES as usize);
+        let wanted = self.live.lock(Purpose::Tails).next_tails(TAILS_STEP, TAIL_ENTRIES as usize);
         if wanted.is_empty() {
             return;
         }
@@ -386,7 +387,7 @@ impl Writer {
         let asked = self.ask();
         let read = self.store.tails(&places, TAIL_ENTRIES, TAIL_BYTES).await;
         drop(asked);
-        let mut live = self.live.lock();
+        let mut live = self.live.lock(Purpose::Tails);
         live.count_replay_read();
         match read {
             Ok(parts) => {
@@ -407,7 +408,7 @@ impl Writer {
         }
         let mut requests = VecDeque::new();
         {
-            let mut live = self.live.lock();
+            let mut live = self.live.lock(Purpose::Glance);
             if live.router.has_overfull() {
                 let ticket = live.depart(Vec::new());
                 requests.push_back(Box::new(OwnTrim(ticket)) as Box<dyn Pending>);
@@ -436,7 +437,7 @@ impl Writer {
     /// What requests need and memory does not hold.
     fn needs<'a>(&self, requests: impl IntoIterator<Item = &'a Box<dyn Pending>>) -> Needs {
         let mut needs = Needs::default();
-        let mut live = self.live.lock();
+        let mut live = self.live.lock(Purpose::Need);
         for request in requests {
             request.needs(&live.router, &mut needs);
         }
@@ -473,7 +474,7 @@ impl Writer {
             self.store.positions_at(&needs.times),
         )?;
         let moment = self.clock.now();
-        let mut live = self.live.lock();
+        let mut live = self.live.lock(Purpose::Load);
         for name in &needs.channels {
             live.router.load_channel(name, channels.remove(name), moment);
         }
@@ -491,7 +492,7 @@ impl Writer {
         found: &Found,
         moment: Moment,
     ) -> (Decided, Vec<Event>, Vec<ChannelName>) {
-        let mut live = self.live.lock();
+        let mut live = self.live.lock(Purpose::Decide);
         let mut draft = Draft::new(&live.router, moment, found);
         let mut decided = Decided::new();
         let mut refused = Vec::new();
@@ -583,7 +584,7 @@ impl Writer {
 
     /// Applies what was decided, request by request, and answers; others get the lock in between.
     fn apply(&self, decided: Decided, events: &[Event], reloaded: Vec<(ChannelName, Channel)>, moment: Moment) {
-        let mut live = self.live.lock();
+        let mut live = self.live.lock(Purpose::Apply);
         let mut since = Instant::now();
         for (request, range) in decided {
             live.apply(&events[range], moment);
@@ -593,7 +594,7 @@ impl Writer {
                 let wake = live.hand_out();
                 drop(live);
                 wake.wake();
-                live = self.live.lock();
+                live = self.live.lock(Purpose::Apply);
                 since = Instant::now();
             }
         }
@@ -608,7 +609,7 @@ impl Writer {
     }
 
     fn fail(&self, requests: impl Iterator<Item = Box<dyn Pending>>, failure: Failure) {
-        let mut live = self.live.lock();
+        let mut live = self.live.lock(Purpose::Fail);
         for request in requests {
             live.arrive(request.ticket());
             request.failed(failure);

@@ -7,6 +7,7 @@ pub mod json;
 
 pub mod clock;
 pub mod config;
+pub mod lock;
 pub mod progress;
 pub mod signature;
 pub mod store;

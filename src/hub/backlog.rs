@@ -9,6 +9,7 @@ use crate::domain::frame::{Frame, Tick};
 use crate::domain::names::{ChannelName, ConnectionId};
 use crate::domain::position::{Cursor, Epoch, Position};
 use crate::domain::replay::{Doubt, Gaps, Missed, Plan, ReplayPage, Since, note_gap};
+use crate::lock::Purpose;
 use crate::mailbox::{Closing, Mailbox};
 use crate::piece::{Piece, PieceDraft};
 use crate::store::ReplayQuery;
@@ -152,7 +153,7 @@ impl Reading {
             Missed::Page(page, doubts) => (page, doubts),
             Missed::Wanting(places) if !hub.journal.is_stuck() => {
                 let wanted = {
-                    let mut live = hub.live.lock();
+                    let mut live = hub.live.lock(Purpose::Replay);
                     places.into_iter().map(|place| live.want_tail(place)).collect()
                 };
                 hub.journal.read_tails(wanted).await;
@@ -195,7 +196,7 @@ impl Reading {
         // It is never closed.
         let _turn = hub.turns.acquire().await;
         let moment = hub.now();
-        let mut live = hub.live.lock();
+        let mut live = hub.live.lock(Purpose::Replay);
         let now = live.router.plan_replay(self.id, &self.since, moment);
         let now = now.filter(|now| now.user == self.plan.user).ok_or_else(|| Interrupted::by(&self.mailbox))?;
         self.plan.renew(now, &self.since);
@@ -208,7 +209,7 @@ impl Reading {
         let _turn = hub.store_turns.acquire().await;
         let plan = &self.plan;
         let doubts = plan.doubts(self.after);
-        let count = || hub.live.lock().count_replay_read();
+        let count = || hub.live.lock(Purpose::Glance).count_replay_read();
         let found = if doubts.is_empty() {
             Vec::new()
         } else {
@@ -236,7 +237,7 @@ impl Reading {
     /// The log was read up to the end of the plan: reads on if the mailbox could not hold what
     /// came meanwhile.
     fn finish(&mut self, hub: &Hub) {
-        let live = hub.live.lock();
+        let live = hub.live.lock(Purpose::Glance);
         let head = live.router.head();
         if self.mailbox.catch_up(head) {
             self.is_done = true;

@@ -21,6 +21,7 @@ use crate::domain::tails::TailLimits;
 use crate::domain::timestamp::Moment;
 use crate::journal::{Failure, Journal};
 use crate::live::{Attached, Live, Posting, Unparked};
+use crate::lock::{Lock, LockTimes, Purpose};
 use crate::mailbox::Closing;
 use crate::store::{Start, Store, StoreError};
 
@@ -65,7 +66,7 @@ pub enum CannotListen {
 
 /// See the module.
 pub struct Hub {
-    pub(super) live: Arc<Mutex<Live>>,
+    pub(super) live: Arc<Lock<Live>>,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<Clock>,
     pub(super) journal: Journal,
@@ -91,7 +92,7 @@ impl Hub {
         router.set_tail_limits(options.tails);
         restore(&mut router, &*store, &clock).await?;
         let live = Live::new(router, start.epoch.clone(), options.max_queue_bytes);
-        let live = Arc::new(Mutex::new(live));
+        let live = Arc::new(Lock::new(live));
         let (journal, task) = Journal::start(live.clone(), store.clone(), clock.clone(), options.commit_timeout);
         let journal_task = Mutex::new(Some(task));
         let (turns, store_turns) = (Semaphore::new(READING), Semaphore::new(READING));
@@ -126,7 +127,7 @@ impl Hub {
     /// See [`Failure`].
     pub async fn post(&self, post: Post, bytes: usize) -> Result<Vec<Posted>, Failure> {
         let (posting, wake) = {
-            let mut live = self.live.lock();
+            let mut live = self.live.lock(Purpose::Post);
             let posting = live.post(post, self.clock.now());
             (posting, live.hand_out())
         };
@@ -149,7 +150,7 @@ impl Hub {
             Err(_) => {
                 // The store is stuck: what it holds up must not hold up what it never sees.
                 let wake = {
-                    let mut live = self.live.lock();
+                    let mut live = self.live.lock(Purpose::Post);
                     live.show_parked(Some(number), self.clock.now());
                     live.hand_out()
                 };
@@ -173,7 +174,7 @@ impl Hub {
         limited: bool,
     ) -> Result<Attached, CannotListen> {
         let moment = self.clock.now();
-        let mut live = self.live.lock();
+        let mut live = self.live.lock(Purpose::Attach);
         let replaces = live.router.listener_of(id).is_some();
         if !replaces && self.options.max_listeners.is_some_and(|most| live.listener_count() >= most) {
             return Err(CannotListen::Full);
@@ -187,27 +188,27 @@ impl Hub {
 
     /// A listener is no more.
     pub(super) fn detach(&self, id: ConnectionId, listener: ListenerId, how: Departure) {
-        let mut live = self.live.lock();
+        let mut live = self.live.lock(Purpose::Detach);
         live.detach(id, listener, how, self.clock.now());
         live.remove(listener);
     }
 
     /// The client is done with a connection; false if there is none.
     pub fn dismiss(&self, id: ConnectionId) -> bool {
-        self.live.lock().router.dismiss(id, self.clock.now())
+        self.live.lock(Purpose::Glance).router.dismiss(id, self.clock.now())
     }
 
     // What time asks for.
 
     /// A heartbeat is due for a part of those whose connections stay open, every `of`-th of them.
     pub fn beat(&self, part: usize, of: usize) {
-        let wake = self.live.lock().beat(part, of);
+        let wake = self.live.lock(Purpose::Glance).beat(part, of);
         wake.wake();
     }
 
     /// Ends all connections whose time is over, and lets idle things leave memory.
     pub async fn sweep(&self) {
-        while self.live.lock().router.is_anything_due(self.clock.now()) {
+        while self.live.lock(Purpose::Glance).router.is_anything_due(self.clock.now()) {
             // A store that is down is reported by the journal; the next sweep tries again.
             if self.perform(Sweep, 0).await.is_err() {
                 return;
@@ -271,22 +272,32 @@ impl Hub {
 
     /// Up to where the log was applied.
     pub fn head(&self) -> Position {
-        self.live.lock().router.head()
+        self.live.lock(Purpose::Glance).router.head()
     }
 
     /// How often the store was asked for what listeners have missed.
     pub fn replay_reads(&self) -> u64 {
-        self.live.lock().replay_reads()
+        self.live.lock(Purpose::Glance).replay_reads()
+    }
+
+    /// How long the router's lock was held so far, and what for.
+    pub fn lock_times(&self) -> LockTimes {
+        self.live.times()
+    }
+
+    /// The same, and counts from zero again: for measuring one thing.
+    pub fn take_lock_times(&self) -> LockTimes {
+        self.live.take_times()
     }
 
     /// How many listen.
     pub fn listener_count(&self) -> usize {
-        self.live.lock().listener_count()
+        self.live.lock(Purpose::Glance).listener_count()
     }
 
     /// Sends all listeners away, spread over `during`.
     pub async fn send_away(&self, during: Duration) {
-        let mailboxes = self.live.lock().stop_serving();
+        let mailboxes = self.live.lock(Purpose::Look).stop_serving();
         let count = mailboxes.len();
         let started = tokio::time::Instant::now();
         for (index, mailbox) in mailboxes.into_iter().enumerate() {
@@ -307,7 +318,7 @@ impl Hub {
         {
             return Err(StoreError::Unavailable(format!("the journal failed: {error}")));
         }
-        let seen = self.live.lock().router.seen_positions();
+        let seen = self.live.lock(Purpose::Look).router.seen_positions();
         self.store.note_seen(&seen).await?;
         self.store.close().await
     }

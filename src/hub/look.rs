@@ -8,6 +8,7 @@ use crate::domain::position::Cursor;
 use crate::domain::tail::Place;
 use crate::domain::view::{ChannelView, ChannelsView, ConnectedUser, HistoryOptions, HistoryView, InfoOptions, Report};
 use crate::journal::Failure;
+use crate::lock::Purpose;
 use crate::store::HistoryQuery;
 
 /// Channels looked at under the lock, or read from the store, in one go.
@@ -66,7 +67,7 @@ impl Hub {
     ) -> Result<(), Failure> {
         let moment = self.clock.now();
         let (in_memory, missing) = {
-            let live = self.live.lock();
+            let live = self.live.lock(Purpose::Look);
             let missing: HashSet<ChannelName> = names
                 .iter()
                 .filter(|name| !live.router.knows_channel(name) && !options.exclude_channels.contains(*name))
@@ -91,7 +92,7 @@ impl Hub {
     /// See [`NoHistory`].
     pub async fn history(&self, options: HistoryOptions) -> Result<HistoryView, NoHistory> {
         let (head, before, after) = {
-            let live = self.live.lock();
+            let live = self.live.lock(Purpose::Glance);
             let head = live.router.head();
             let resolve = |cursor: &Option<Cursor>, unknown: NoHistory| {
                 cursor.as_ref().map(|cursor| live.router.resolve(cursor, head).ok_or(unknown)).transpose()
@@ -127,7 +128,7 @@ impl Hub {
     pub async fn report(&self) -> Result<Report, Failure> {
         let view = self.info(&InfoOptions::default()).await?;
         let stored = self.store.totals().await.map_err(|_| Failure::Unavailable)?;
-        let live = self.live.lock();
+        let live = self.live.lock(Purpose::Look);
         let connected = live.router.connected_users().map(|(name, user)| ConnectedUser {
             name: name.clone(),
             uuid: user.uuid,
@@ -147,7 +148,7 @@ impl Hub {
 
     /// Whether there is such a connection.
     pub fn knows_connection(&self, id: ConnectionId) -> bool {
-        self.live.lock().router.connection(id).is_some()
+        self.live.lock(Purpose::Glance).router.connection(id).is_some()
     }
 
     /// Whether there is such a user; asks the store if memory cannot tell.
@@ -156,7 +157,7 @@ impl Hub {
     /// If the store cannot be read.
     pub async fn knows_user(&self, name: &Username) -> Result<bool, Failure> {
         {
-            let live = self.live.lock();
+            let live = self.live.lock(Purpose::Glance);
             if live.router.knows_user(name) {
                 return Ok(live.router.user(name).is_some());
             }
