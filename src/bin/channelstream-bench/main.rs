@@ -1,19 +1,25 @@
-//! A load generator: drives a real server over real sockets and says what that cost.
+//! A load generator: drives real servers over real sockets and says what that cost.
 //!
-//! `channelstream-bench <scenario>` runs one of `scenarios/`; without `--url` it starts the
-//! `channelstream` that lies beside it, on a database of its own. Everything else here is what
-//! scenarios share. Figures come from `/proc`, so Linux only. Build with `--release`, or it measures
+//! `channelstream-bench <scenario>` runs one of `scenarios/`, on the `channelstream` that lies beside it or
+//! on other `--contenders` in turns, each started for it with files of its own. Everything else here is
+//! what scenarios share. Figures come from `/proc`, so Linux only. Build with `--release`, or it measures
 //! the wrong thing.
 
 #![forbid(unsafe_code)]
 
+mod audience;
+mod compare;
+mod contender;
+mod figures;
 mod histogram;
 mod http;
 mod listener;
 mod process;
+mod program;
 mod readers;
 mod report;
 mod scenarios;
+mod serve_limit;
 mod server;
 mod temporary;
 mod websocket;
@@ -21,16 +27,32 @@ mod websocket;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use scenarios::Scenario;
 
-/// Drives a Channelstream server and prints what that cost.
+/// Drives a Channelstream server, or others, and prints what that cost.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 struct Arguments {
     #[command(subcommand)]
-    scenario: Scenario,
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Scenario(Scenario),
+    ServeLimit(serve_limit::Options),
+}
+
+impl Command {
+    async fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Scenario(scenario) => scenario.run().await,
+            Self::ServeLimit(options) => serve_limit::run(options).await,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -49,7 +71,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("the system gives no event loop")?;
     runtime.block_on(async {
         tokio::select! {
-            result = arguments.scenario.run() => result,
+            result = arguments.command.run() => result,
             // Ending by itself lets it stop its server and remove its files.
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }

@@ -22,12 +22,17 @@ const MAX_PAYLOAD: u64 = 1 << 40;
 /// Opens the websocket of a connection, for a listener that goes on at a cursor if it has one; gives
 /// its TCP connection, and what came after the handshake.
 pub async fn open(target: &Target, connection: Uuid, since: Option<&str>) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+    let since = since.map(|cursor| format!("&since={cursor}")).unwrap_or_default();
+    open_path(target, &format!("/ws?conn_id={connection}{since}")).await
+}
+
+/// Opens the websocket that is at a path; gives the same.
+pub async fn open_path(target: &Target, path: &str) -> anyhow::Result<(TcpStream, Vec<u8>)> {
     let mut stream = target.open().await?;
     let mut request = Vec::new();
-    let since = since.map(|cursor| format!("&since={cursor}")).unwrap_or_default();
     write!(
         request,
-        "GET /ws?conn_id={connection}{since} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: Y2hhbm5lbHN0cmVhbS0xMg==\r\n\r\n",
         target.authority
     )?;

@@ -265,7 +265,7 @@ async fn measure(file: &Path, options: &Options) -> anyhow::Result<Start> {
     complain(&server);
 
     // It is killed, so that all who are let in are to be found by the next.
-    drop(server);
+    server.kill();
     let again = Server::start(file).await?;
     complain(&again);
     Ok(Start {

@@ -1,10 +1,13 @@
-//! What can be run: one file a scenario. Each has `Options`, read from the command line, and `run`.
+//! What can be run: one file a scenario. Those that any contender can be put through have `Options` that
+//! are a [`compare::Scenario`]; the others have `Options` and `run`.
 
 mod big_store;
-mod fan_out;
+pub mod fan_out;
 mod reconnect_storm;
 
 use clap::Subcommand;
+
+use crate::compare;
 
 /// A scenario and its options.
 #[derive(Debug, Subcommand)]
@@ -15,10 +18,10 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    /// Runs it, prints its figures, and fails if the server did not do what it promises.
+    /// Runs it, prints its figures, and fails if a server did not do what it promises.
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::FanOut(options) => fan_out::run(options).await,
+            Self::FanOut(options) => compare::run(&options, &options.comparison).await,
             Self::BigStore(options) => big_store::run(options).await,
             Self::ReconnectStorm(options) => reconnect_storm::run(options).await,
         }

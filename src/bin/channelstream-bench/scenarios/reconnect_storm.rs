@@ -136,7 +136,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let restart_seconds = match options.restart {
         true => {
             let killed = Instant::now();
-            drop(server);
+            server.kill();
             server = Server::start_with(&database, &settings).await?;
             Some(killed.elapsed().as_secs_f64())
         }

@@ -1,0 +1,58 @@
+//! Our server, and the original.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use uuid::Uuid;
+
+use crate::contender::{Setup, variable};
+use crate::http::Target;
+use crate::program::{Program, free_port};
+use crate::server::{SECRET, Server};
+
+/// Starts ours on a SQLite database of its own.
+pub async fn start(setup: &Setup, directory: &Path) -> anyhow::Result<(Target, Program)> {
+    let database = format!("sqlite://{}", directory.join("bench.db").display());
+    start_on(&database, setup, directory).await
+}
+
+/// Starts ours on a new database of the Postgres server that POSTGRES_URL names. That server's own
+/// costs are not measured.
+pub async fn start_on_postgres(setup: &Setup, directory: &Path) -> anyhow::Result<(Target, Program)> {
+    let url = variable("POSTGRES_URL", "postgres://user@host/database, whose user may create databases")?;
+    let name = format!("bench_{}", Uuid::new_v4().simple());
+    let psql = std::env::var_os("POSTGRES_BIN").map_or_else(|| "psql".into(), |bin| PathBuf::from(bin).join("psql"));
+    let create = format!("CREATE DATABASE {name}");
+    let made = Command::new(psql).args(["-q", "-d", &url, "-c", &create]).output().context("psql cannot be run")?;
+    if !made.status.success() {
+        bail!("no database was made: {}", String::from_utf8_lossy(&made.stderr));
+    }
+    let (server, _) = url.rsplit_once('/').context("POSTGRES_URL names no database")?;
+    start_on(&format!("{server}/{name}"), setup, directory).await
+}
+
+async fn start_on(database: &str, setup: &Setup, directory: &Path) -> anyhow::Result<(Target, Program)> {
+    let settings: Vec<(&str, &str)> = setup.settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let server = Server::start_on(database, &directory.join("server.log"), &settings).await?;
+    let target = server.target().clone();
+    Ok((target, server.into_program()))
+}
+
+/// Starts the original.
+pub async fn start_original(directory: &Path) -> anyhow::Result<(Target, Program)> {
+    let path = variable("ORIGINAL", "the path to the program `channelstream` of the Python package")?;
+    let port = free_port()?;
+    let file = directory.join("original.ini");
+    let settings = format!(
+        "[channelstream]\nhost = 127.0.0.1\nport = {port}\nsecret = {SECRET}\nadmin_secret = {SECRET}\n\
+         log_level = WARNING\nallow_posting_from = 127.0.0.1\ndemo = false\n"
+    );
+    fs::write(&file, settings).with_context(|| format!("{} cannot be written", file.display()))?;
+    let mut command = Command::new(path);
+    command.arg("-i").arg(&file);
+    let target = Target::local(port, Some(SECRET));
+    let program = Program::start(command, &directory.join("original.log"), &target, "/admin/sign_in").await?;
+    Ok((target, program))
+}
