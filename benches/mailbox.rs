@@ -6,7 +6,8 @@ mod support;
 use std::sync::Arc;
 
 use channelstream::domain::frame::Tick;
-use channelstream::mailbox::{Mailbox, Piece};
+use channelstream::mailbox::Mailbox;
+use channelstream::piece::Piece;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 
@@ -17,7 +18,7 @@ fn main() {
 }
 
 fn piece() -> Arc<Piece> {
-    Arc::new(Piece { text: "x".repeat(support::TEXT).into(), tick: Tick(1), position: None })
+    Piece::new(&format!("[\"{}\"]", "x".repeat(support::TEXT)), Tick(1), None)
 }
 
 /// Puts so many pieces in, wakes the listener, and takes them.
@@ -27,8 +28,8 @@ fn push_and_take(bencher: Bencher, pieces: usize) {
     let piece = piece();
     bencher.counter(ItemsCount::new(pieces)).bench_local(|| {
         for _ in 0..pieces {
-            if mailbox.push(&piece, usize::MAX) {
-                mailbox.wake();
+            if let Some(waker) = mailbox.push(&piece, usize::MAX) {
+                waker.wake();
             }
         }
         take(&mailbox)

@@ -125,6 +125,6 @@ impl World {
 pub fn take(mailbox: &Mailbox) -> usize {
     match mailbox.mail().now_or_never() {
         Some(Mail::Pieces(pieces)) => pieces.len(),
-        Some(Mail::Closed(_)) | None => 0,
+        Some(Mail::Beat | Mail::Closed(_)) | None => 0,
     }
 }
