@@ -31,7 +31,7 @@ pub enum Closing {
 
 #[derive(Debug, Default)]
 struct Queue {
-    pieces: VecDeque<Arc<Piece>>,
+    pieces: Pieces,
     bytes: usize,
     closing: Option<Closing>,
     overflow: Overflow,
@@ -55,10 +55,12 @@ impl Queue {
         self.progress.as_ref().is_some_and(|progress| progress.last().elapsed() < READING)
     }
 
-    fn take(&mut self) -> Option<Mail> {
+    /// Takes what waits; `empty` is used for what is to come.
+    fn take(&mut self, empty: &mut Pieces) -> Option<Mail> {
         if !self.pieces.is_empty() {
             self.bytes = 0;
-            return Some(Mail::Pieces(std::mem::take(&mut self.pieces)));
+            empty.shrink_to(KEPT_PLACES);
+            return Some(Mail::Pieces(std::mem::replace(&mut self.pieces, std::mem::take(empty))));
         }
         if let Some(closing) = self.closing {
             return Some(Mail::Closed(closing));
@@ -95,11 +97,17 @@ pub struct Mailbox {
     position: AtomicU64,
 }
 
+/// Pieces, oldest first.
+pub type Pieces = VecDeque<Arc<Piece>>;
+
+/// Places for pieces that are kept for those to come, of an empty queue.
+const KEPT_PLACES: usize = 8;
+
 /// What waits in a mailbox.
 #[derive(Debug)]
 pub enum Mail {
-    /// Pieces to write, oldest first.
-    Pieces(VecDeque<Arc<Piece>>),
+    /// Pieces to write.
+    Pieces(Pieces),
     /// A heartbeat is due.
     Beat,
     /// Nothing more will come.
@@ -205,13 +213,15 @@ impl Mailbox {
 
     /// Waits for mail. Dropping the wait loses nothing.
     pub async fn mail(&self) -> Mail {
-        poll_fn(|context| self.poll_mail(context)).await
+        poll_fn(|context| self.poll_mail(&mut Pieces::new(), context)).await
     }
 
-    /// Takes mail if there is any; else the task is woken when it comes. One task may wait.
-    pub fn poll_mail(&self, context: &mut Context<'_>) -> Poll<Mail> {
+    /// Takes mail if there is any; else the task is woken when it comes. One task may wait. Giving
+    /// back in `empty` what pieces were taken in saves the next ones their memory.
+    pub fn poll_mail(&self, empty: &mut Pieces, context: &mut Context<'_>) -> Poll<Mail> {
+        debug_assert!(empty.is_empty());
         let mut queue = self.queue.lock();
-        if let Some(mail) = queue.take() {
+        if let Some(mail) = queue.take(empty) {
             return Poll::Ready(mail);
         }
         match &mut queue.waker {
@@ -249,7 +259,7 @@ mod tests {
 
     /// Waits, without anything being there.
     fn wait(mailbox: &Mailbox) {
-        assert!(mailbox.poll_mail(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(mailbox.poll_mail(&mut Pieces::new(), &mut Context::from_waker(Waker::noop())).is_pending());
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use crate::domain::frame::Tick;
 use crate::domain::listen::Departure;
 use crate::domain::names::{ConnectionId, ListenerId};
 use crate::domain::replay::Since;
-use crate::mailbox::{Mail, Mailbox};
+use crate::mailbox::{Mail, Mailbox, Pieces};
 use crate::progress::Progress;
 
 /// An open listener; dropping it ends it.
@@ -61,9 +61,9 @@ impl Listener {
         self.mailbox.mail().await
     }
 
-    /// Takes mail if there is any; else the task is woken when it comes.
-    pub fn poll_mail(&self, context: &mut Context<'_>) -> Poll<Mail> {
-        self.mailbox.poll_mail(context)
+    /// Takes mail if there is any; else the task is woken when it comes. See [`Mailbox::poll_mail`].
+    pub fn poll_mail(&self, empty: &mut Pieces, context: &mut Context<'_>) -> Poll<Mail> {
+        self.mailbox.poll_mail(empty, context)
     }
 
     /// Everything up to `tick` was sent.

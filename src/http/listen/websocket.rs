@@ -4,12 +4,12 @@
 //! that waits with as few system calls as it fits in. The websocket library does the rest: the
 //! handshake, reading, answers to pings, and closing.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
 use axum::Extension;
@@ -33,7 +33,7 @@ use crate::http::patience::Watched;
 use crate::http::query::Query;
 use crate::http::state::AppState;
 use crate::hub::{Backlog, CannotListen, Interrupted, Listener};
-use crate::mailbox::{Closing, Mail};
+use crate::mailbox::{Closing, Mail, Pieces};
 use crate::piece::Piece;
 use crate::progress::Progress;
 
@@ -111,6 +111,7 @@ async fn serve(upgrade: OnUpgrade, progress: Progress, listener: Option<(Listene
 /// A websocket, what is being written to it, and how its client takes that.
 struct Socket {
     stream: WebSocketStream<TcpStream>,
+    ear: Ear,
     outgoing: Outgoing,
     progress: Progress,
 }
@@ -126,14 +127,14 @@ impl Socket {
             .write_buffer_size(0);
         let (tcp, early) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
         let stream = WebSocketStream::from_partially_read(tcp, early, Role::Server, Some(config)).await;
-        Some(Self { stream, outgoing: Outgoing::default(), progress })
+        Some(Self { stream, ear: Ear::default(), outgoing: Outgoing::default(), progress })
     }
 
     /// Writes what was missed, page by page, as fast as the client takes it, and the marker.
     async fn catch_up(&mut self, mut backlog: Box<Backlog>) -> Result<(), End> {
         loop {
             match backlog.next().await {
-                Ok(Some(piece)) => self.write(VecDeque::from([piece])).await?,
+                Ok(Some(piece)) => self.write(Pieces::from([piece])).await?,
                 Ok(None) => break,
                 Err(Interrupted::Closed(closing)) => return Err(End::Ours(closing)),
                 // The client has to come back, with the cursor that it has.
@@ -141,7 +142,7 @@ impl Socket {
             }
         }
         match backlog.marker(None) {
-            Some(marker) => self.write(VecDeque::from([marker])).await,
+            Some(marker) => self.write(Pieces::from([marker])).await,
             None => Ok(()),
         }
     }
@@ -153,14 +154,16 @@ impl Socket {
             match heard {
                 Some(Some(Ok(Message::Close(_)))) => return End::ByClient,
                 Some(None | Some(Err(_))) => return End::Lost,
-                Some(Some(Ok(_))) | None => {}
+                // The library may have something to say to that.
+                Some(Some(Ok(_))) => self.outgoing.is_behind = true,
+                None => {}
             }
             let (pieces, tick) = match mail {
                 Some(Mail::Pieces(pieces)) => {
                     let tick = pieces.back().map(|piece| piece.tick);
                     (pieces, tick)
                 }
-                Some(Mail::Beat) => (VecDeque::from([HEARTBEAT.clone()]), None),
+                Some(Mail::Beat) => (Pieces::from([HEARTBEAT.clone()]), None),
                 Some(Mail::Closed(closing)) => return End::Ours(closing),
                 None => continue,
             };
@@ -175,11 +178,8 @@ impl Socket {
 
     /// What is to be done next: something that was heard, or mail, or both.
     fn poll_turn(&mut self, listener: &Listener, context: &mut Context<'_>) -> Poll<(Option<Heard>, Option<Mail>)> {
-        let heard = match self.stream.poll_next_unpin(context) {
-            Poll::Ready(heard) => Some(heard),
-            Poll::Pending => None,
-        };
-        match listener.poll_mail(context) {
+        let heard = self.ear.listen(&mut self.stream, context);
+        match listener.poll_mail(&mut self.outgoing.pieces, context) {
             Poll::Ready(mail) => Poll::Ready((heard, Some(mail))),
             Poll::Pending if heard.is_some() => Poll::Ready((heard, None)),
             Poll::Pending => Poll::Pending,
@@ -187,8 +187,8 @@ impl Socket {
     }
 
     /// Writes pieces, each a websocket message.
-    async fn write(&mut self, pieces: VecDeque<Arc<Piece>>) -> Result<(), End> {
-        let Self { stream, outgoing, progress } = self;
+    async fn write(&mut self, pieces: Pieces) -> Result<(), End> {
+        let Self { stream, outgoing, progress, .. } = self;
         outgoing.pieces = pieces;
         let mut writing = pin!(outgoing.write(stream, progress));
         // Nearly always there is room for all of it.
@@ -231,6 +231,48 @@ impl Socket {
 /// What a client said; none: the socket ended.
 type Heard = Option<Result<Message, tokio_tungstenite::tungstenite::Error>>;
 
+/// Reads a socket only when there may be something to read: nearly always its task wakes for mail.
+#[derive(Default)]
+struct Ear {
+    /// Woken by the socket.
+    waker: Option<(Arc<EarWaker>, Waker)>,
+}
+
+/// Notes that there may be something to read, and wakes the task.
+struct EarWaker {
+    is_woken: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for EarWaker {
+    fn wake(self: Arc<Self>) {
+        self.is_woken.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
+impl Ear {
+    /// What is heard, if anything is. If not, the task of `context` is woken when there is.
+    fn listen(&mut self, stream: &mut WebSocketStream<TcpStream>, context: &mut Context<'_>) -> Option<Heard> {
+        let known = self.waker.take().filter(|(ear, _)| ear.task.will_wake(context.waker()));
+        let (ear, waker) = self.waker.insert(known.unwrap_or_else(|| {
+            let ear = Arc::new(EarWaker { is_woken: AtomicBool::new(true), task: context.waker().clone() });
+            (ear.clone(), Waker::from(ear))
+        }));
+        if !ear.is_woken.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        match stream.poll_next_unpin(&mut Context::from_waker(waker)) {
+            Poll::Ready(heard) => {
+                // There may be more.
+                ear.is_woken.store(true, Ordering::Release);
+                Some(heard)
+            }
+            Poll::Pending => None,
+        }
+    }
+}
+
 /// Waits for a step of writing as long as the client takes something now and then.
 async fn in_time<T>(progress: &Progress, mut step: impl Future<Output = T> + Unpin) -> Result<T, End> {
     let mut since = Instant::now();
@@ -246,15 +288,20 @@ async fn in_time<T>(progress: &Progress, mut step: impl Future<Output = T> + Unp
 /// Pieces that are being written.
 #[derive(Default)]
 struct Outgoing {
-    pieces: VecDeque<Arc<Piece>>,
+    pieces: Pieces,
     /// Bytes of the first that are written.
     written: usize,
+    /// What the library writes goes first.
+    is_behind: bool,
 }
 
 impl Outgoing {
-    /// Writes them all. What the library has begun to write goes first.
+    /// Writes them all.
     async fn write(&mut self, stream: &mut WebSocketStream<TcpStream>, progress: &Progress) -> io::Result<()> {
-        stream.flush().await.map_err(io::Error::other)?;
+        if self.is_behind {
+            stream.flush().await.map_err(io::Error::other)?;
+            self.is_behind = false;
+        }
         poll_fn(|context| self.poll_write(stream.get_mut(), progress, context)).await
     }
 
