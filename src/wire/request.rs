@@ -229,11 +229,9 @@ pub fn change_state(body: &[u8]) -> Result<ChangeState, Invalid> {
 
 /// A list of objects, each read alike; faults by position.
 fn batch<T>(body: &[u8], read: impl Fn(Form<'_>) -> Result<T, Faults>) -> Result<Vec<T>, Invalid> {
-    let raw = form::body(body)?;
-    if !raw.get().starts_with('[') {
+    let Some(items) = form::body_items(body)? else {
         return Err(schema_fault(WRONG_TYPE).into());
-    }
-    let items: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| Invalid::NotJson)?;
+    };
     if items.len() > MAX_LIST {
         return Err(Faults::from([("_schema".to_owned(), form::too_long())]).into());
     }
