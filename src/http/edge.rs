@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::response::{IntoResponse, Response};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{Level, debug, enabled};
 
 use super::auth::{Credentials, credentials};
 use super::error::{ApiError, render_page};
@@ -43,25 +43,28 @@ impl Edge {
 
     /// Answers one request. `peer`: who sent it.
     pub async fn answer(&self, mut request: Request, peer: SocketAddr) -> Response {
-        let started = Instant::now();
+        let started = enabled!(Level::DEBUG).then(Instant::now);
+        // What the answer depends on, beside the handler: clones share the request's memory.
         let method = request.method().clone();
-        let headers = request.headers().clone();
+        let [origin, accept] = [header::ORIGIN, header::ACCEPT].map(|name| request.headers().get(name).cloned());
         request.extensions_mut().insert(ConnectInfo(peer));
-        let (path, response) = match own_path(request.uri(), &headers) {
+        let (uri, response) = match own_path(request.uri(), request.headers()) {
             Ok(uri) => {
-                let path = uri.path().to_owned();
-                *request.uri_mut() = uri;
-                (path, self.dispatch(request).await.unwrap_or_else(IntoResponse::into_response))
+                *request.uri_mut() = uri.clone();
+                (Some(uri), self.dispatch(request).await.unwrap_or_else(IntoResponse::into_response))
             }
-            Err(error) => (String::new(), error.into_response()),
+            Err(error) => (None, error.into_response()),
         };
-        let mut response = render_page(response, &headers, &path);
+        let path = uri.as_ref().map_or("", Uri::path);
+        let mut response = render_page(response, accept.as_ref(), path);
         if !path.starts_with("/static/") {
-            add_cors(&self.state.config, &headers, response.headers_mut());
+            add_cors(&self.state.config, origin.as_ref(), response.headers_mut());
         }
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
-        debug!(%method, path, status = response.status().as_u16(), milliseconds, %peer, "answered");
+        if let Some(started) = started {
+            let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
+            debug!(%method, path, status = response.status().as_u16(), milliseconds, %peer, "answered");
+        }
         response
     }
 
@@ -79,8 +82,8 @@ impl Edge {
     }
 }
 
-/// Says which pages may read an answer.
-pub fn add_cors(config: &Config, request: &HeaderMap, response: &mut HeaderMap) {
+/// Says which pages may read an answer. `origin`: the page that asks, by the request's header.
+pub fn add_cors(config: &Config, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
     const ALWAYS: [(HeaderName, &str); 4] = [
         (HeaderName::from_static("xdomainrequestallowed"), "1"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS, PUT, DELETE, PATCH"),
@@ -91,7 +94,7 @@ pub fn add_cors(config: &Config, request: &HeaderMap, response: &mut HeaderMap) 
         ),
         (header::ACCESS_CONTROL_MAX_AGE, "86400"),
     ];
-    let origin = request.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    let origin = origin.and_then(|origin| origin.to_str().ok());
     if !config.allow_cors.allows(None) {
         response.append(header::VARY, HeaderValue::from_static("Origin"));
     }
