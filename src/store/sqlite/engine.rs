@@ -50,9 +50,9 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Statements that each connection keeps prepared: more than there are.
 const PREPARED: usize = 64;
 
-/// Pages of the write-ahead log after which it is brought into the database: 16 MiB. A batch touches pages
+/// Pages of the write-ahead log after which it is brought into the database: 8 MiB. A batch touches pages
 /// all over the indexes, and most are touched again before that: the more batches, the fewer are copied.
-const CHECKPOINT_PAGES: &str = "4000";
+const CHECKPOINT_PAGES: &str = "2000";
 
 /// A file that may hold a store.
 pub struct SqliteDatabase {
