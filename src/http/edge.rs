@@ -2,19 +2,22 @@
 //! are decoded, prefixes taken off, https demanded, signatures looked at, preflights answered,
 //! error pages and CORS headers written, and a line logged.
 
+use std::any::Any;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::Request;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use tower::ServiceExt;
-use tracing::{Level, debug, enabled};
+use tracing::{Level, debug, enabled, error};
 
-use super::auth::{Credentials, credentials};
+use super::auth::{Caller, Credentials, credentials};
 use super::error::{ApiError, render_page};
 use super::links::{is_https, script_name};
 use super::state::AppState;
@@ -47,11 +50,10 @@ impl Edge {
         // What the answer depends on, beside the handler: clones share the request's memory.
         let method = request.method().clone();
         let [origin, accept] = [header::ORIGIN, header::ACCEPT].map(|name| request.headers().get(name).cloned());
-        request.extensions_mut().insert(ConnectInfo(peer));
         let (uri, response) = match own_path(request.uri(), request.headers()) {
             Ok(uri) => {
                 *request.uri_mut() = uri.clone();
-                (Some(uri), self.dispatch(request).await.unwrap_or_else(IntoResponse::into_response))
+                (Some(uri), self.dispatch(request, peer).await.unwrap_or_else(IntoResponse::into_response))
             }
             Err(error) => (None, error.into_response()),
         };
@@ -68,7 +70,7 @@ impl Edge {
         response
     }
 
-    async fn dispatch(&self, request: Request) -> Result<Response, ApiError> {
+    async fn dispatch(&self, request: Request, peer: SocketAddr) -> Result<Response, ApiError> {
         if self.state.config.enforce_https && !is_https(request.headers()) {
             return Err(ApiError::HttpsRequired);
         }
@@ -76,10 +78,19 @@ impl Edge {
         if request.method() == Method::OPTIONS {
             return preflight(request.uri().path(), credentials);
         }
-        request.extensions_mut().insert(credentials);
-        let Ok(response) = self.routes.clone().oneshot(request).await;
-        Ok(response)
+        request.extensions_mut().insert(Caller { peer, credentials });
+        match AssertUnwindSafe(self.routes.clone().oneshot(request)).catch_unwind().await {
+            Ok(Ok(response)) => Ok(response),
+            Err(cause) => Err(panicked(&*cause)),
+        }
     }
+}
+
+/// A handler panicked: its request is answered all the same, and nobody else notices.
+fn panicked(cause: &(dyn Any + Send)) -> ApiError {
+    let text = cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
+    error!(panic = text.unwrap_or("unknown"), "a handler panicked");
+    ApiError::Panicked
 }
 
 /// Says which pages may read an answer. `origin`: the page that asks, by the request's header.
