@@ -148,7 +148,14 @@ pub fn audience_from_text(text: Option<&str>) -> Option<Audience> {
 
 /// A value as compact JSON text.
 pub fn to_text(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("a value of ours has text keys and cannot fail to serialize")
+    to_text_of(value, 128)
+}
+
+/// The same, with room for so many bytes from the start.
+pub fn to_text_of(value: &impl Serialize, bytes: usize) -> String {
+    let mut text = Vec::with_capacity(bytes);
+    serde_json::to_writer(&mut text, value).expect("a value of ours has text keys and cannot fail to serialize");
+    String::from_utf8(text).expect("JSON is UTF-8")
 }
 
 #[cfg(test)]

@@ -165,7 +165,9 @@ impl Live {
         if !post.is_ephemeral(&self.router) {
             return Posting::ForTheJournal(post);
         }
-        match self.last_before(&post.shows_in()) {
+        // Mostly nothing is under way, and then it is not asked where it shows.
+        let behind = if self.under_way.is_empty() { None } else { self.last_before(&post.shows_in()) };
+        match behind {
             None => {
                 self.show_unstored(&mut post, moment);
                 Posting::Shown(post.posted)

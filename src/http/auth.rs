@@ -1,12 +1,14 @@
 //! Who is asking: signatures and addresses of back ends.
 
+use std::future::{Ready, ready};
 use std::net::SocketAddr;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header;
-use axum::middleware::Next;
+use axum::extract::Request;
+use axum::handler::Handler;
+use axum::http::{Extensions, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::Either;
 
 use super::body::{SmallBody, announced_bytes, read};
 use super::error::ApiError;
@@ -70,32 +72,58 @@ fn check(state: &AppState, token: &str) -> Credentials {
     }
 }
 
-/// What the edge found out about a request.
-pub fn credentials_of(request: &Request) -> Credentials {
-    request.extensions().get().copied().unwrap_or(Credentials::Missing)
+/// Who sent a request, as the edge found out.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller {
+    /// The address of its connection.
+    pub peer: SocketAddr,
+    /// What it is signed with.
+    pub credentials: Credentials,
 }
 
-/// Lets only back ends through: first by address, then by signature.
-pub async fn backends_only(
-    State(state): State<AppState>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if !state.config.allow_posting_from.allows(peer.ip()) {
-        return ApiError::Forbidden.into_response();
-    }
-    match credentials_of(&request) {
-        Credentials::Good => next.run(request).await,
-        Credentials::Bad => ApiError::BadSignature.into_response(),
-        Credentials::Missing => ApiError::Forbidden.into_response(),
+/// What a request is signed with, as the edge noted it among the request's extensions.
+pub fn credentials_of(extensions: &Extensions) -> Credentials {
+    extensions.get::<Caller>().map_or(Credentials::Missing, |caller| caller.credentials)
+}
+
+/// A handler that only back ends get to: first by address, then by signature.
+#[derive(Clone)]
+pub struct Signed<H>(pub H);
+
+/// A handler that everybody gets to but those who tried to sign and failed.
+#[derive(Clone)]
+pub struct Open<H>(pub H);
+
+/// What a guarded handler answers: at once, or after it was asked.
+type Guarded<F> = Either<Ready<Response>, F>;
+
+fn refused<F>(error: ApiError) -> Guarded<F> {
+    Either::Left(ready(error.into_response()))
+}
+
+impl<T, H: Handler<T, AppState>> Handler<T, AppState> for Signed<H> {
+    type Future = Guarded<H::Future>;
+
+    fn call(self, request: Request, state: AppState) -> Self::Future {
+        let Some(caller) = request.extensions().get::<Caller>() else { return refused(ApiError::Forbidden) };
+        if !state.config.allow_posting_from.allows(caller.peer.ip()) {
+            return refused(ApiError::Forbidden);
+        }
+        match caller.credentials {
+            Credentials::Good => Either::Right(self.0.call(request, state)),
+            Credentials::Bad => refused(ApiError::BadSignature),
+            Credentials::Missing => refused(ApiError::Forbidden),
+        }
     }
 }
 
-/// Lets everybody through but those who tried to sign and failed.
-pub async fn no_bad_signature(request: Request, next: Next) -> Response {
-    match credentials_of(&request) {
-        Credentials::Bad => ApiError::BadSignature.into_response(),
-        _ => next.run(request).await,
+impl<T, H: Handler<T, AppState>> Handler<T, AppState> for Open<H> {
+    type Future = Guarded<H::Future>;
+
+    fn call(self, request: Request, state: AppState) -> Self::Future {
+        match credentials_of(request.extensions()) {
+            Credentials::Bad => refused(ApiError::BadSignature),
+            _ => Either::Right(self.0.call(request, state)),
+        }
     }
 }

@@ -2,19 +2,22 @@
 //! are decoded, prefixes taken off, https demanded, signatures looked at, preflights answered,
 //! error pages and CORS headers written, and a line logged.
 
+use std::any::Any;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::Request;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use tower::ServiceExt;
-use tracing::debug;
+use tracing::{Level, debug, enabled, error};
 
-use super::auth::{Credentials, credentials};
+use super::auth::{Caller, Credentials, credentials};
 use super::error::{ApiError, render_page};
 use super::links::{is_https, script_name};
 use super::state::AppState;
@@ -43,29 +46,31 @@ impl Edge {
 
     /// Answers one request. `peer`: who sent it.
     pub async fn answer(&self, mut request: Request, peer: SocketAddr) -> Response {
-        let started = Instant::now();
+        let started = enabled!(Level::DEBUG).then(Instant::now);
+        // What the answer depends on, beside the handler: clones share the request's memory.
         let method = request.method().clone();
-        let headers = request.headers().clone();
-        request.extensions_mut().insert(ConnectInfo(peer));
-        let (path, response) = match own_path(request.uri(), &headers) {
+        let [origin, accept] = [header::ORIGIN, header::ACCEPT].map(|name| request.headers().get(name).cloned());
+        let (uri, response) = match own_path(request.uri(), request.headers()) {
             Ok(uri) => {
-                let path = uri.path().to_owned();
-                *request.uri_mut() = uri;
-                (path, self.dispatch(request).await.unwrap_or_else(IntoResponse::into_response))
+                *request.uri_mut() = uri.clone();
+                (Some(uri), self.dispatch(request, peer).await.unwrap_or_else(IntoResponse::into_response))
             }
-            Err(error) => (String::new(), error.into_response()),
+            Err(error) => (None, error.into_response()),
         };
-        let mut response = render_page(response, &headers, &path);
+        let path = uri.as_ref().map_or("", Uri::path);
+        let mut response = render_page(response, accept.as_ref(), path);
         if !path.starts_with("/static/") {
-            add_cors(&self.state.config, &headers, response.headers_mut());
+            add_cors(&self.state.config, origin.as_ref(), response.headers_mut());
         }
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
-        debug!(%method, path, status = response.status().as_u16(), milliseconds, %peer, "answered");
+        if let Some(started) = started {
+            let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
+            debug!(%method, path, status = response.status().as_u16(), milliseconds, %peer, "answered");
+        }
         response
     }
 
-    async fn dispatch(&self, request: Request) -> Result<Response, ApiError> {
+    async fn dispatch(&self, request: Request, peer: SocketAddr) -> Result<Response, ApiError> {
         if self.state.config.enforce_https && !is_https(request.headers()) {
             return Err(ApiError::HttpsRequired);
         }
@@ -73,14 +78,23 @@ impl Edge {
         if request.method() == Method::OPTIONS {
             return preflight(request.uri().path(), credentials);
         }
-        request.extensions_mut().insert(credentials);
-        let Ok(response) = self.routes.clone().oneshot(request).await;
-        Ok(response)
+        request.extensions_mut().insert(Caller { peer, credentials });
+        match AssertUnwindSafe(self.routes.clone().oneshot(request)).catch_unwind().await {
+            Ok(Ok(response)) => Ok(response),
+            Err(cause) => Err(panicked(&*cause)),
+        }
     }
 }
 
-/// Says which pages may read an answer.
-pub fn add_cors(config: &Config, request: &HeaderMap, response: &mut HeaderMap) {
+/// A handler panicked: its request is answered all the same, and nobody else notices.
+fn panicked(cause: &(dyn Any + Send)) -> ApiError {
+    let text = cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
+    error!(panic = text.unwrap_or("unknown"), "a handler panicked");
+    ApiError::Panicked
+}
+
+/// Says which pages may read an answer. `origin`: the page that asks, by the request's header.
+pub fn add_cors(config: &Config, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
     const ALWAYS: [(HeaderName, &str); 4] = [
         (HeaderName::from_static("xdomainrequestallowed"), "1"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS, PUT, DELETE, PATCH"),
@@ -91,7 +105,7 @@ pub fn add_cors(config: &Config, request: &HeaderMap, response: &mut HeaderMap) 
         ),
         (header::ACCESS_CONTROL_MAX_AGE, "86400"),
     ];
-    let origin = request.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    let origin = origin.and_then(|origin| origin.to_str().ok());
     if !config.allow_cors.allows(None) {
         response.append(header::VARY, HeaderValue::from_static("Origin"));
     }

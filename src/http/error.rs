@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use axum::Json;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::domain::draft::Refusal;
@@ -216,9 +216,10 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Writes the error page that a response stands for, if it stands for one.
-pub fn render_page(response: Response, headers: &HeaderMap, path: &str) -> Response {
+/// `accept`: the request's header of that name.
+pub fn render_page(response: Response, accept: Option<&HeaderValue>, path: &str) -> Response {
     match response.extensions().get::<ErrorPage>() {
-        Some(page) => page.render(headers.get(header::ACCEPT), path),
+        Some(page) => page.render(accept, path),
         None => response,
     }
 }

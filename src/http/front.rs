@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use parking_lot::RwLock;
 
@@ -72,7 +73,7 @@ impl Front {
             "/readyz" => not_ready(STANDBY).into_response(),
             _ => ApiError::Unavailable("This server stands by.").into_response(),
         };
-        add_cors(&self.config, request.headers(), response.headers_mut());
+        add_cors(&self.config, request.headers().get(header::ORIGIN), response.headers_mut());
         response
     }
 }

@@ -64,6 +64,8 @@ pub const NULL: &str = "Field may not be null.";
 pub const WRONG_TYPE: &str = "Invalid input type.";
 /// A text that is no cursor.
 pub const NOT_A_CURSOR: &str = "Not a valid cursor.";
+/// Fields of which room is made for at once: more than a message has.
+const USUAL_FIELDS: usize = 8;
 const NOT_A_STRING: &str = "Not a valid string.";
 const NOT_A_UUID: &str = "Not a valid UUID.";
 
@@ -72,12 +74,48 @@ pub fn schema_fault(text: &'static str) -> Faults {
     Faults::from([("_schema".to_owned(), text.into())])
 }
 
-/// The fields of a JSON object; of repeated keys the last wins.
-type Fields<'a> = IndexMap<Cow<'a, str>, &'a RawValue>;
+/// The fields of a JSON object, as they came; of repeated keys the last wins.
+#[derive(Debug)]
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-fn fields(raw: &RawValue) -> Option<Fields<'_>> {
-    raw.get().starts_with('{').then(|| serde_json::from_str(raw.get()).ok()).flatten()
+impl<'a> Fields<'a> {
+    /// None if it is not an object.
+    fn of(raw: &'a RawValue) -> Option<Self> {
+        raw.get().starts_with('{').then(|| serde_json::from_str(raw.get()).ok()).flatten()
+    }
+
+    fn get(&self, key: &str) -> Option<&'a RawValue> {
+        self.0.iter().rev().find(|(name, _)| name == key).map(|(_, raw)| *raw)
+    }
 }
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut fields = Vec::with_capacity(USUAL_FIELDS);
+        while let Some((Key(key), raw)) = map.next_entry()? {
+            fields.push((key, raw));
+        }
+        Ok(Fields(fields))
+    }
+}
+
+/// A key, borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn items(raw: &RawValue) -> Option<Vec<&RawValue>> {
     raw.get().starts_with('[').then(|| serde_json::from_str(raw.get()).ok()).flatten()
@@ -93,12 +131,12 @@ pub struct Form<'a> {
 impl<'a> Form<'a> {
     /// Begins to read; none if it is not an object.
     pub fn of(raw: &'a RawValue) -> Option<Self> {
-        Some(Self { fields: fields(raw)?, faults: Faults::new() })
+        Some(Self { fields: Fields::of(raw)?, faults: Faults::new() })
     }
 
     /// The field must be there.
     pub fn required<T>(&mut self, key: &str, read: impl FnOnce(&'a RawValue) -> Result<T, Fault>) -> Option<T> {
-        if !self.fields.contains_key(key) {
+        if !self.has(key) {
             self.fault(key, MISSING);
         }
         self.optional(key, read)
@@ -132,7 +170,7 @@ impl<'a> Form<'a> {
 
     /// Whether the field is there at all, `null` or not.
     pub fn has(&self, key: &str) -> bool {
-        self.fields.contains_key(key)
+        self.fields.get(key).is_some()
     }
 
     /// Something is wrong with a field.
@@ -307,7 +345,8 @@ pub fn list<'a, T>(raw: &'a RawValue, read: impl Fn(&'a RawValue) -> Result<T, F
 
 /// A map of at most [`MAX_LIST`] keys whose values are read alike, `null` included; faults by key, one level deeper.
 pub fn map<'a>(raw: &'a RawValue, mut read: impl FnMut(&str, &'a RawValue) -> Result<(), Fault>) -> Result<(), Fault> {
-    let fields = fields(raw).ok_or("Not a valid mapping type.")?;
+    let fields = Fields::of(raw).ok_or("Not a valid mapping type.")?;
+    let fields: IndexMap<Cow<'a, str>, &'a RawValue> = fields.0.into_iter().collect();
     if fields.len() > MAX_LIST {
         return Err(too_long());
     }
@@ -405,8 +444,20 @@ pub struct NotJson;
 
 /// One JSON value in UTF-8, white space around it allowed, and nothing after it.
 pub fn body(bytes: &[u8]) -> Result<&RawValue, NotJson> {
-    let text = std::str::from_utf8(bytes).map_err(|_| NotJson)?;
-    serde_json::from_str(text).map_err(|_| NotJson)
+    serde_json::from_str(text_of(bytes)?).map_err(|_| NotJson)
+}
+
+/// The elements of a body that is a list; none if it is something else.
+pub fn body_items(bytes: &[u8]) -> Result<Option<Vec<&RawValue>>, NotJson> {
+    let text = text_of(bytes)?;
+    if text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('[') {
+        return serde_json::from_str(text).map(Some).map_err(|_| NotJson);
+    }
+    body(bytes).map(|_| None)
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, NotJson> {
+    std::str::from_utf8(bytes).map_err(|_| NotJson)
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ use crate::domain::timestamp::Timestamp;
 use crate::domain::view::{ChannelView, ChannelsView, HistoryView, Report};
 use crate::json::{Json, PublicState};
 
+/// Bytes of a message's answer besides its body, about.
+const USUAL_REPLY: usize = 320;
+
 #[derive(Serialize)]
 struct Settings {
     notify_presence: bool,
@@ -264,7 +267,9 @@ pub fn posted(posted: &[Posted], epoch: &Epoch) -> String {
     let replies = posted
         .iter()
         .map(|one| MessageReply { duplicate: one.duplicate, ..MessageReply::of(&one.message, one.position, epoch) });
-    text(&replies.collect::<Vec<_>>())
+    let replies: Vec<_> = replies.collect();
+    let bodies: usize = posted.iter().filter_map(|one| one.message.body.as_ref()).map(|body| body.get().len()).sum();
+    crate::json::to_text_of(&replies, bodies + replies.len() * USUAL_REPLY)
 }
 
 /// The answer to `PATCH /message`.

@@ -229,11 +229,9 @@ pub fn change_state(body: &[u8]) -> Result<ChangeState, Invalid> {
 
 /// A list of objects, each read alike; faults by position.
 fn batch<T>(body: &[u8], read: impl Fn(Form<'_>) -> Result<T, Faults>) -> Result<Vec<T>, Invalid> {
-    let raw = form::body(body)?;
-    if !raw.get().starts_with('[') {
+    let Some(items) = form::body_items(body)? else {
         return Err(schema_fault(WRONG_TYPE).into());
-    }
-    let items: Vec<&RawValue> = serde_json::from_str(raw.get()).map_err(|_| Invalid::NotJson)?;
+    };
     if items.len() > MAX_LIST {
         return Err(Faults::from([("_schema".to_owned(), form::too_long())]).into());
     }
@@ -272,6 +270,16 @@ fn channel(form: &mut Form<'_>) -> Option<ChannelName> {
     form.nullable("channel", form::channel_name).flatten()
 }
 
+/// A uuid for a message that comes without one. It begins with the time, and is random otherwise: those
+/// of one batch stand together in the store's index, where random ones would each touch another page.
+fn new_message_uuid(now: Timestamp) -> Uuid {
+    const TIME_BYTES: usize = 6;
+    let milliseconds = now.in_utc().and_utc().timestamp_millis().to_be_bytes();
+    let mut bytes = Uuid::new_v4().into_bytes();
+    bytes[..TIME_BYTES].copy_from_slice(&milliseconds[milliseconds.len() - TIME_BYTES..]);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
 /// `POST /message`; `now`: the time of messages that name none.
 pub fn post(body: &[u8], now: Timestamp) -> Result<Post, Invalid> {
     let messages = batch(body, |mut form| {
@@ -284,7 +292,7 @@ pub fn post(body: &[u8], now: Timestamp) -> Result<Post, Invalid> {
         let no_history = form.optional("no_history", form::boolean).unwrap_or(false);
         let sender = form.finish(sender)?;
         let message = Message {
-            uuid: uuid.unwrap_or_else(Uuid::new_v4),
+            uuid: uuid.unwrap_or_else(|| new_message_uuid(now)),
             channel,
             sender,
             body: body.map(Into::into),

@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq;
 use tracing::warn;
 
 use super::assets::page;
-use crate::http::auth::Credentials;
+use crate::http::auth::{Credentials, credentials_of};
 use crate::http::body::SmallBody;
 use crate::http::error::{ApiError, escape};
 use crate::http::links::{link, scheme};
@@ -34,7 +34,7 @@ impl FromRequestParts<AppState> for Admin {
     type Rejection = Anonymous;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Anonymous> {
-        if parts.extensions.get() == Some(&Credentials::Good) {
+        if credentials_of(&parts.extensions) == Credentials::Good {
             return Ok(Self);
         }
         let jar = SignedCookieJar::<Key>::from_request_parts(parts, state).await.map_err(|_| Anonymous)?;

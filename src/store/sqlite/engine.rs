@@ -50,6 +50,10 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Statements that each connection keeps prepared: more than there are.
 const PREPARED: usize = 64;
 
+/// Pages of the write-ahead log after which it is brought into the database: 8 MiB. A batch touches pages
+/// all over the indexes, and most are touched again before that: the more batches, the fewer are copied.
+const CHECKPOINT_PAGES: &str = "2000";
+
 /// A file that may hold a store.
 pub struct SqliteDatabase {
     path: PathBuf,
@@ -59,7 +63,8 @@ pub struct SqliteDatabase {
 
 /// See the module.
 pub struct SqliteStore {
-    options: SqliteConnectOptions,
+    /// How the one that writes connects.
+    writing: SqliteConnectOptions,
     /// None after a commit failed: whoever settles it opens a new one.
     writer: Mutex<Option<SqliteConnection>>,
     readers: SqlitePool,
@@ -106,13 +111,16 @@ impl SqliteDatabase {
             Synchronous::Normal => self.options.clone().synchronous(SqliteSynchronous::Normal),
         };
         writer.close().await?;
-        let writer = options.connect().await?;
+        // A statement that writes many rows keeps what it would need to undo itself: not in a file, which
+        // would be made and removed with every batch.
+        let writing = options.clone().pragma("temp_store", "MEMORY").pragma("wal_autocheckpoint", CHECKPOINT_PAGES);
+        let writer = writing.connect().await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(BUSY)
-            .connect_with(options.clone().create_if_missing(false).pragma("query_only", "1"))
+            .connect_with(options.create_if_missing(false).pragma("query_only", "1"))
             .await?;
-        Ok((SqliteStore { options, writer: Mutex::new(Some(writer)), readers, lock }, start))
+        Ok((SqliteStore { writing, writer: Mutex::new(Some(writer)), readers, lock }, start))
     }
 }
 
@@ -307,7 +315,7 @@ impl Store for SqliteStore {
     async fn settle(&self, batch: Uuid) -> Result<bool, StoreError> {
         let mut held = self.writer.lock().await;
         if held.is_none() {
-            *held = Some(self.options.connect().await.map_err(classify)?);
+            *held = Some(self.writing.connect().await.map_err(classify)?);
         }
         let Some(writer) = held.as_mut() else { return Ok(false) };
         // A commit that was given up may still be on its way: its lock is waited for.

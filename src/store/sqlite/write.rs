@@ -1,4 +1,7 @@
 //! Writing a batch: one bulk statement per kind of write, all in one transaction.
+//!
+//! Where thousands of rows may come in one statement they are taken apart by `jsonb_each`: with `json_each`
+//! each row would be written as text again and parsed anew.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, query};
@@ -297,7 +300,7 @@ async fn write_log(connection: &mut SqliteConnection, rows: &Rows<'_>, at: i64) 
              SELECT value ->> 0, channels.id, value ->> 2, unhex(value ->> 3), value ->> 4,
                  value ->> '$[5][0]', value ->> '$[5][1]', value ->> '$[5][2]', value ->> '$[5][3]',
                  coalesce(value ->> '$[5][4]', value ->> 6), value ->> '$[5][5]', ?2
-             FROM json_each(?1) LEFT JOIN channels ON channels.name = value ->> 1",
+             FROM jsonb_each(?1) LEFT JOIN channels ON channels.name = value ->> 1",
             entries,
             at
         )
@@ -308,7 +311,7 @@ async fn write_log(connection: &mut SqliteConnection, rows: &Rows<'_>, at: i64) 
         let inbox = list(rows.inbox.iter().map(|(user, position)| (user.as_str(), position.0)));
         query!(
             "INSERT INTO inbox (user, position)
-             SELECT users.id, value ->> 1 FROM json_each(?1) JOIN users ON users.name = value ->> 0",
+             SELECT users.id, value ->> 1 FROM jsonb_each(?1) JOIN users ON users.name = value ->> 0",
             inbox
         )
         .execute(&mut *connection)
