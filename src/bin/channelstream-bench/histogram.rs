@@ -43,6 +43,11 @@ impl Histogram {
         self.max = self.max.max(other.max);
     }
 
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// The duration in milliseconds that `share` of all do not exceed; 0 if there are none.
     pub fn quantile_ms(&self, share: f64) -> f64 {
         let rank = (self.count as f64 * share).ceil().max(1.0) as u64;

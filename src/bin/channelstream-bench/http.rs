@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use channelstream::signature::Signer;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -24,12 +25,15 @@ pub struct Target {
     pub authority: String,
     /// Signs with the secret that the server knows; none: it wants no signatures.
     pub signer: Option<Signer>,
+    /// Whether what it sends is acknowledged at once: for servers that write the head of an answer, then
+    /// the rest, and let the system hold the rest back until the head has been acknowledged.
+    pub acknowledge: bool,
 }
 
 impl Target {
     /// A server on this machine.
     pub fn local(port: u16, secret: Option<&str>) -> Self {
-        Self { authority: format!("127.0.0.1:{port}"), signer: secret.map(Signer::new) }
+        Self { authority: format!("127.0.0.1:{port}"), signer: secret.map(Signer::new), acknowledge: false }
     }
 
     /// Takes a URL such as `http://127.0.0.1:8000`.
@@ -40,7 +44,7 @@ impl Target {
         };
         let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let authority = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-        Ok(Self { authority, signer: Some(Signer::new(secret)) })
+        Ok(Self { authority, signer: Some(Signer::new(secret)), acknowledge: false })
     }
 
     /// Opens a TCP connection that sends at once.
@@ -153,6 +157,10 @@ impl Client {
         self.received.clear();
         self.stream.write_all(&self.sent).await?;
         self.sent.clear();
+        if self.target.acknowledge {
+            // The system forgets it again and again.
+            SockRef::from(&self.stream).set_tcp_quickack(true)?;
+        }
         Ok(())
     }
 

@@ -1,8 +1,10 @@
 //! Threads that read the websockets of all listeners, and the board on which they keep the score.
 //!
 //! Each thread has one event loop, a task for each of its listeners, and one buffer for all of them.
+//! It reads what comes as soon as it comes, or, when there is no hurry, lets some messages gather: then
+//! it costs a fraction, and the server has more of the machine.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,7 +18,7 @@ use anyhow::{Context as _, anyhow, bail};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::histogram::Histogram;
@@ -26,6 +28,10 @@ use crate::listener::Listener;
 const BUFFER: usize = 64 << 10;
 /// Sockets that a thread visits before it asks again which are ready: asking costs as much as a visit.
 const VISITS: u32 = 1_024;
+/// How many messages a visit should find when there is no hurry.
+const GATHERED: u64 = 16;
+/// How long a thread waits for that between two rounds, at least and at most.
+const PAUSES: [Duration; 2] = [Duration::from_micros(250), Duration::from_millis(50)];
 /// Problems that are told in full.
 const TOLD: usize = 10;
 
@@ -37,6 +43,7 @@ pub struct Board {
     received: AtomicU64,
     goal: AtomicU64,
     changed: Notify,
+    hurry: watch::Sender<bool>,
     failed: AtomicBool,
     problems: Mutex<Problems>,
     latency: Vec<Mutex<Histogram>>,
@@ -56,6 +63,7 @@ impl Board {
             received: AtomicU64::new(0),
             goal: AtomicU64::new(u64::MAX),
             changed: Notify::new(),
+            hurry: watch::Sender::new(true),
             failed: AtomicBool::new(false),
             problems: Mutex::default(),
             latency: std::iter::repeat_with(Mutex::default).take(threads).collect(),
@@ -98,6 +106,11 @@ impl Board {
                 bail!("nothing was received for {patience:?}, and {} of {goal} are missing", goal - before);
             }
         }
+    }
+
+    /// Says whether listeners read at once what comes, which they do unless told otherwise.
+    pub fn hurry(&self, hurry: bool) {
+        self.hurry.send_replace(hurry);
     }
 
     /// Whether all is well.
@@ -197,6 +210,25 @@ struct Thread {
     board: Arc<Board>,
     index: usize,
     buffer: RefCell<Box<[u8]>>,
+    visits: Cell<u64>,
+    messages: Cell<u64>,
+}
+
+impl Thread {
+    /// Sleeps between rounds while there is no hurry. All listeners whose sockets have something are
+    /// visited between two turns of this task.
+    async fn sleep_between(&self) {
+        let mut hurry = self.board.hurry.subscribe();
+        let mut pause = PAUSES[0];
+        // The board, which we hold, holds the other end.
+        while hurry.wait_for(|hurry| !hurry).await.is_ok() {
+            std::thread::sleep(pause);
+            let found = self.messages.take();
+            let enough = found >= self.visits.take() * GATHERED;
+            pause = if enough { pause / 2 } else { pause * 2 }.clamp(PAUSES[0], PAUSES[1]);
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// One thread: reads until it is stopped.
@@ -213,9 +245,11 @@ fn read(
         .build()
         .context("the system gives no event loop")?;
     let buffer = RefCell::new(vec![0; BUFFER].into_boxed_slice());
-    let thread = Rc::new(Thread { board, index, buffer });
+    let thread = Rc::new(Thread { board, index, buffer, visits: Cell::default(), messages: Cell::default() });
     LocalSet::new().block_on(&runtime, async {
         let mut tasks = JoinSet::new();
+        let sleeper = thread.clone();
+        tasks.spawn_local(async move { sleeper.sleep_between().await });
         let mut listeners = Vec::with_capacity(share.len());
         for (socket, listener) in share {
             let stream = TcpStream::from_std(socket).context("a socket cannot be read")?;
@@ -260,6 +294,8 @@ fn visit(stream: &mut TcpStream, listener: &mut Listener, thread: &Thread, conte
             thread.board.complain(problem);
         }
         thread.board.count(found.messages);
+        thread.visits.update(|visits| visits + 1);
+        thread.messages.update(|messages| messages + found.messages);
         if let Some(ended) = listener.ended.take() {
             return Poll::Ready(ended);
         }

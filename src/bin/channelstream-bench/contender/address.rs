@@ -68,6 +68,8 @@ impl Address {
 pub struct Poster {
     client: Client,
     dialect: Dialect,
+    /// Answers to wait for.
+    posts: usize,
     body: Vec<u8>,
 }
 
@@ -77,37 +79,43 @@ impl Poster {
     /// # Errors
     /// If that fails.
     pub async fn connect(address: &Address) -> anyhow::Result<Self> {
-        Ok(Self { client: Client::connect(&address.target).await?, dialect: address.dialect, body: Vec::new() })
+        let client = Client::connect(&address.target).await?;
+        Ok(Self { client, dialect: address.dialect, posts: 0, body: Vec::new() })
     }
 
-    /// Posts `count` messages to a channel, and waits until all are taken: with one POST, or with as many
-    /// POSTs in one write where a POST has one message. `write` writes the JSON of the next message.
+    /// Adds a message to those that are sent next; `write` writes its JSON.
+    ///
+    /// # Errors
+    /// If the request cannot be signed.
+    pub fn add(&mut self, channel: &str, write: impl FnOnce(&mut Vec<u8>)) -> anyhow::Result<()> {
+        if self.dialect == Dialect::Channelstream {
+            self.body.push(if self.body.is_empty() { b'[' } else { b',' });
+            write!(self.body, r#"{{"user":"publisher","channel":"{channel}","message":"#)?;
+            write(&mut self.body);
+            self.body.push(b'}');
+            return Ok(());
+        }
+        self.body.clear();
+        write(&mut self.body);
+        self.posts += 1;
+        match self.dialect {
+            Dialect::Nchan => self.client.add("POST", &format!("/post?channel={channel}"), &self.body),
+            _ => self.client.add("POST", "/post", &self.body),
+        }
+    }
+
+    /// Sends all that was added, in one POST if the contender understands that, else in as many POSTs as
+    /// there are messages, one behind the other; and waits until all are taken.
     ///
     /// # Errors
     /// If one is refused.
-    pub async fn post(&mut self, channel: &str, count: u64, mut write: impl FnMut(&mut Vec<u8>)) -> anyhow::Result<()> {
-        let path = match self.dialect {
-            Dialect::Channelstream => "/message".to_owned(),
-            Dialect::Nchan => format!("/post?channel={channel}"),
-            Dialect::Bare => "/post".to_owned(),
-        };
-        self.body.clear();
+    pub async fn send(&mut self) -> anyhow::Result<()> {
         if self.dialect == Dialect::Channelstream {
-            for index in 0..count {
-                self.body.push(if index == 0 { b'[' } else { b',' });
-                write!(self.body, r#"{{"user":"publisher","channel":"{channel}","message":"#)?;
-                write(&mut self.body);
-                self.body.push(b'}');
-            }
             self.body.push(b']');
-            self.client.add("POST", &path, &self.body)?;
-            return self.client.send(1).await;
+            self.client.add("POST", "/message", &self.body)?;
+            self.posts = 1;
         }
-        for _ in 0..count {
-            self.body.clear();
-            write(&mut self.body);
-            self.client.add("POST", &path, &self.body)?;
-        }
-        self.client.send(count as usize).await
+        self.body.clear();
+        self.client.send(std::mem::take(&mut self.posts)).await
     }
 }

@@ -52,7 +52,7 @@ pub async fn start_original(directory: &Path) -> anyhow::Result<(Target, Program
     fs::write(&file, settings).with_context(|| format!("{} cannot be written", file.display()))?;
     let mut command = Command::new(path);
     command.arg("-i").arg(&file);
-    let target = Target::local(port, Some(SECRET));
+    let target = Target { acknowledge: true, ..Target::local(port, Some(SECRET)) };
     let program = Program::start(command, &directory.join("original.log"), &target, "/admin/sign_in").await?;
     Ok((target, program))
 }

@@ -5,6 +5,8 @@
 //! tells how long a message takes; *saturated*, many publishers, each with one POST on its way, tells how
 //! much the server can deliver. There, no more messages than `--in-flight` are posted and not yet
 //! delivered, on average over the listeners: else it would be measured how much a server can put aside.
+//! And there, listeners let some messages gather before they read: time to read each by itself would be
+//! taken from the server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -210,6 +212,7 @@ impl Run<'_> {
     }
 
     async fn paced(&self, most: Duration) -> anyhow::Result<Histogram> {
+        self.shared.board.hurry(true);
         let mut publisher = Publisher::connect(0, self.contender.address(), &self.shared).await?;
         let (started, mut posts) = (Instant::now(), 0);
         while posts < self.options.paced && (posts == 0 || most.is_zero() || started.elapsed() < most) {
@@ -221,6 +224,7 @@ impl Run<'_> {
     }
 
     async fn saturated(&self, time: Duration) -> anyhow::Result<Histogram> {
+        self.shared.board.hurry(false);
         let gate = Arc::new(Semaphore::new(0));
         let mut tasks = JoinSet::new();
         for index in 0..self.options.publishers {
@@ -315,14 +319,13 @@ impl Publisher {
 
     async fn post(&mut self) -> anyhow::Result<()> {
         let Shared { channel, filler, batch, board, posted, .. } = &*self.shared;
-        let at = board.now();
-        let mut sequence = posted[self.index].load(Ordering::Relaxed);
-        let started = Instant::now();
-        let write = |body: &mut Vec<u8>| {
-            write_body(sequence * posted.len() as u64 + self.index as u64, at, filler, body);
-            sequence += 1;
-        };
-        self.poster.post(channel, *batch, write).await?;
+        let (at, started) = (board.now(), Instant::now());
+        let first = posted[self.index].load(Ordering::Relaxed);
+        for sequence in first..first + batch {
+            let number = sequence * posted.len() as u64 + self.index as u64;
+            self.poster.add(channel, |body| write_body(number, at, filler, body))?;
+        }
+        self.poster.send().await?;
         self.posts.record_duration(started.elapsed());
         posted[self.index].fetch_add(*batch, Ordering::Relaxed);
         Ok(())

@@ -2,7 +2,8 @@
 //! are a [`compare::Scenario`]; the others have `Options` and `run`.
 
 mod big_store;
-pub mod fan_out;
+mod fan_out;
+mod publish;
 mod reconnect_storm;
 
 use clap::Subcommand;
@@ -13,6 +14,7 @@ use crate::compare;
 #[derive(Debug, Subcommand)]
 pub enum Scenario {
     FanOut(fan_out::Options),
+    Publish(publish::Options),
     BigStore(big_store::Options),
     ReconnectStorm(reconnect_storm::Options),
 }
@@ -22,6 +24,7 @@ impl Scenario {
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::FanOut(options) => compare::run(&options, &options.comparison).await,
+            Self::Publish(options) => compare::run(&options, &options.comparison).await,
             Self::BigStore(options) => big_store::run(options).await,
             Self::ReconnectStorm(options) => reconnect_storm::run(options).await,
         }
