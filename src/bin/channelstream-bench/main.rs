@@ -11,6 +11,7 @@ mod audience;
 mod compare;
 mod contender;
 mod figures;
+mod files;
 mod histogram;
 mod http;
 mod listener;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    files::allow_all();
     // One thread: listeners have threads of their own, and the server needs the rest.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("the system gives no event loop")?;

@@ -34,7 +34,9 @@ pub async fn start_on_postgres(setup: &Setup, directory: &Path) -> anyhow::Resul
 }
 
 async fn start_on(database: &str, setup: &Setup, directory: &Path) -> anyhow::Result<(Target, Program)> {
-    let settings: Vec<(&str, &str)> = setup.settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let heartbeat = setup.heartbeat.map(|seconds| ("HEARTBEAT_INTERVAL", seconds.to_string()));
+    let settings = setup.settings.iter().chain(&heartbeat);
+    let settings: Vec<(&str, &str)> = settings.map(|(key, value)| (*key, value.as_str())).collect();
     let server = Server::start_on(database, &directory.join("server.log"), &settings).await?;
     let target = server.target().clone();
     Ok((target, server.into_program()))

@@ -71,6 +71,8 @@ impl fmt::Display for Kind {
 pub struct Setup {
     /// Messages that each channel remembers; 0: none, unless they are stored anyway.
     pub history: u32,
+    /// Seconds between heartbeats to a listener; none: as the contender likes.
+    pub heartbeat: Option<u32>,
     /// More settings for our server: names of environment variables after `CHANNELSTREAM_`, and values.
     pub settings: Vec<(&'static str, String)>,
 }

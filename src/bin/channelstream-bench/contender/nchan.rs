@@ -14,7 +14,7 @@ use crate::program::{Program, free_port};
 pub async fn start(workers: usize, setup: &Setup, directory: &Path) -> anyhow::Result<(Target, Program)> {
     let port = free_port()?;
     let file = directory.join("nginx.conf");
-    fs::write(&file, configuration(workers, setup.history, port))
+    fs::write(&file, configuration(workers, setup, port))
         .with_context(|| format!("{} cannot be written", file.display()))?;
     let mut command = Command::new("nginx");
     command.arg("-p").arg(directory).arg("-c").arg(&file).args(["-g", "daemon off;"]);
@@ -25,9 +25,10 @@ pub async fn start(workers: usize, setup: &Setup, directory: &Path) -> anyhow::R
 
 /// As quick as it goes: no access log, connections that stay, each worker with a socket of its own to
 /// accept from, no patterns in paths. Without history nothing is buffered beyond what its README asks for when much is posted.
-fn configuration(workers: usize, history: u32, port: u16) -> String {
+fn configuration(workers: usize, setup: &Setup, port: u16) -> String {
     let reuse = if workers > 1 { " reuseport" } else { "" };
-    let buffer = history.max(MIN_BUFFER);
+    let buffer = setup.history.max(MIN_BUFFER);
+    let ping = setup.heartbeat.map(|seconds| format!("nchan_websocket_ping_interval {seconds}s;")).unwrap_or_default();
     format!(
         "load_module /usr/lib/nginx/modules/ngx_nchan_module.so;
 worker_processes {workers};
@@ -58,6 +59,7 @@ http {{
             nchan_subscriber websocket;
             nchan_channel_id $arg_channel;
             nchan_subscriber_first_message newest;
+            {ping}
         }}
         location = /history {{
             nchan_subscriber websocket;
