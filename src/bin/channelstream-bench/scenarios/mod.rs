@@ -2,7 +2,10 @@
 //! are a [`compare::Scenario`]; the others have `Options` and `run`.
 
 mod big_store;
+mod channels;
+mod connect_storm;
 mod fan_out;
+mod idle;
 mod publish;
 mod reconnect_storm;
 
@@ -15,8 +18,11 @@ use crate::compare;
 pub enum Scenario {
     FanOut(fan_out::Options),
     Publish(publish::Options),
-    BigStore(big_store::Options),
+    Idle(idle::Options),
+    Channels(channels::Options),
+    ConnectStorm(connect_storm::Options),
     ReconnectStorm(reconnect_storm::Options),
+    BigStore(big_store::Options),
 }
 
 impl Scenario {
@@ -25,8 +31,11 @@ impl Scenario {
         match self {
             Self::FanOut(options) => compare::run(&options, &options.comparison).await,
             Self::Publish(options) => compare::run(&options, &options.comparison).await,
-            Self::BigStore(options) => big_store::run(options).await,
+            Self::Idle(options) => compare::run(&options, &options.comparison).await,
+            Self::Channels(options) => compare::run(&options, &options.comparison).await,
+            Self::ConnectStorm(options) => compare::run(&options, &options.comparison).await,
             Self::ReconnectStorm(options) => reconnect_storm::run(options).await,
+            Self::BigStore(options) => big_store::run(options).await,
         }
     }
 }
