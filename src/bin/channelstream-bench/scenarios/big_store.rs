@@ -25,6 +25,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::with_defaults;
 use crate::histogram::Histogram;
 use crate::http::Client;
 use crate::report::{Table, mib, write_json};
@@ -39,7 +40,7 @@ const PROBES: usize = 20;
 const FILE: &str = "big.db";
 
 /// A large store: time and memory to start on it and to let people in
-#[derive(Debug, Args, Serialize)]
+#[derive(Debug, Clone, Args, Serialize)]
 pub struct Options {
     /// Channels that store history
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -56,6 +57,9 @@ pub struct Options {
     /// Users who are let in, each to a channel picked at random
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     connects: u64,
+    /// Users and channels among which they are picked; without it all
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    active: Option<u64>,
     /// Picks other users and channels
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -115,6 +119,34 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let figures = Figures { options: &options, fill_seconds, file_mib, empty, filled };
     print(&figures);
     write_json(options.json.as_deref(), &figures)
+}
+
+/// Lets people in to stores of several sizes, and prints what each `/connect` takes: among those users and
+/// channels that the smallest store has as well, and among all.
+///
+/// # Errors
+/// As [`run`].
+pub async fn compare_connects(sizes: &[u64]) -> anyhow::Result<()> {
+    let directory = TemporaryDirectory::new()?;
+    let mut columns = Vec::new();
+    let mut starts = Vec::new();
+    for size in sizes {
+        let file = directory.path().join(format!("{size}.db"));
+        let all = Options { channels: *size, users: *size, entries: 10 * size, ..with_defaults::<Options>() };
+        fill(&file, &all).await?;
+        let few = Options { active: sizes.iter().min().copied(), ..all.clone() };
+        for (options, which) in [(few, "few used"), (all, "all used")] {
+            columns.push(format!("{size} stored, {which}"));
+            starts.push((measure(&file, &options).await?, options.connects as f64));
+            reuse(&file, &options).await?;
+        }
+    }
+    let mut table = Table::new(columns);
+    table.line("/connect p50 ms", 3, starts.iter().map(|(start, _)| start.connect_p50_ms));
+    table.line("/connect p99 ms", 3, starts.iter().map(|(start, _)| start.connect_p99_ms));
+    table.line("CPU of each ms", 3, starts.iter().map(|(start, count)| start.connected_cpu_seconds * 1e3 / count));
+    println!("{table}");
+    Ok(())
 }
 
 // Filling.
@@ -290,7 +322,8 @@ fn complain(server: &Server) {
 
 /// Lets a user in to a channel and takes its history; says how long that took.
 async fn connect(client: &mut Client, random: &mut Random, options: &Options) -> anyhow::Result<Duration> {
-    let (user, channel) = (random.below(options.users), random.below(options.channels));
+    let mut pick = |all: u64| random.below(options.active.map_or(all, |active| active.min(all)));
+    let (user, channel) = (pick(options.users), pick(options.channels));
     let body = json!({ "username": user_text(user), "channels": [channel_text(channel)] }).to_string();
     let asked = Instant::now();
     client.post("/connect", body.as_bytes()).await?;

@@ -5,11 +5,12 @@ mod big_store;
 mod channels;
 mod connect_storm;
 mod fan_out;
+mod growth;
 mod idle;
 mod publish;
 mod reconnect_storm;
 
-use clap::Subcommand;
+use clap::{Args, Command, Subcommand};
 
 use crate::compare;
 
@@ -23,6 +24,7 @@ pub enum Scenario {
     ConnectStorm(connect_storm::Options),
     ReconnectStorm(reconnect_storm::Options),
     BigStore(big_store::Options),
+    Growth(growth::Options),
 }
 
 impl Scenario {
@@ -36,6 +38,13 @@ impl Scenario {
             Self::ConnectStorm(options) => compare::run(&options, &options.comparison).await,
             Self::ReconnectStorm(options) => reconnect_storm::run(options).await,
             Self::BigStore(options) => big_store::run(options).await,
+            Self::Growth(options) => growth::run(options).await,
         }
     }
+}
+
+/// The options of a scenario as they are when nothing is said.
+fn with_defaults<O: Args>() -> O {
+    let mut matches = O::augment_args(Command::new("")).get_matches_from([""]);
+    O::from_arg_matches_mut(&mut matches).expect("every option has a default")
 }
