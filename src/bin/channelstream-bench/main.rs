@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 mod audience;
+#[cfg(feature = "charts")]
+mod chart;
 mod compare;
 mod contender;
 mod figures;

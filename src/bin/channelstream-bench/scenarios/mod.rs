@@ -4,6 +4,8 @@
 mod big_store;
 mod channels;
 mod connect_storm;
+#[cfg(feature = "charts")]
+mod curves;
 mod fan_out;
 mod growth;
 mod idle;
@@ -25,6 +27,8 @@ pub enum Scenario {
     ReconnectStorm(reconnect_storm::Options),
     BigStore(big_store::Options),
     Growth(growth::Options),
+    #[cfg(feature = "charts")]
+    Curves(curves::Options),
 }
 
 impl Scenario {
@@ -39,6 +43,8 @@ impl Scenario {
             Self::ReconnectStorm(options) => reconnect_storm::run(options).await,
             Self::BigStore(options) => big_store::run(options).await,
             Self::Growth(options) => growth::run(options).await,
+            #[cfg(feature = "charts")]
+            Self::Curves(options) => curves::run(options).await,
         }
     }
 }
