@@ -98,7 +98,7 @@ impl Scenario for Options {
         poster.add(CHANNEL, |body| write_body(u64::from(self.messages), 0, &filler, body))?;
         poster.send().await?;
         for user in present {
-            user.is_shown_one_more().await?;
+            user.expect_one_more().await?;
         }
         Ok(figures)
     }
@@ -180,7 +180,7 @@ impl User {
         Ok(())
     }
 
-    async fn is_shown_one_more(mut self) -> anyhow::Result<()> {
+    async fn expect_one_more(mut self) -> anyhow::Result<()> {
         let messages = count(&self.received) + 1;
         timeout(PATIENCE, self.receive(messages)).await.context("a user is not shown what is said at the end")?
     }
