@@ -24,6 +24,7 @@ mod report;
 mod scenarios;
 mod serve_limit;
 mod server;
+mod suite;
 mod temporary;
 mod websocket;
 
@@ -46,6 +47,7 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Scenario(Scenario),
+    Suite(suite::Options),
     ServeLimit(serve_limit::Options),
 }
 
@@ -53,6 +55,7 @@ impl Command {
     async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Scenario(scenario) => scenario.run().await,
+            Self::Suite(options) => suite::run(options).await,
             Self::ServeLimit(options) => serve_limit::run(options).await,
         }
     }

@@ -10,7 +10,6 @@ mod nchan;
 use std::fmt;
 use std::path::Path;
 
-use anyhow::bail;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, json};
@@ -51,6 +50,16 @@ impl Kind {
             Self::Ours | Self::History | Self::Postgres | Self::Original => Dialect::Channelstream,
             Self::Nchan | Self::Nchan1 => Dialect::Nchan,
             Self::Limit | Self::LimitQ => Dialect::Bare,
+        }
+    }
+
+    /// Why it cannot be measured here, if so.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Self::Ours | Self::History | Self::Limit | Self::LimitQ => None,
+            Self::Postgres => channelstream::postgres_url().err().map(|error| error.to_string()),
+            Self::Original => channelstream::original().err().map(|error| error.to_string()),
+            Self::Nchan | Self::Nchan1 => nchan::missing(),
         }
     }
 
@@ -172,13 +181,5 @@ async fn start(kind: Kind, setup: &Setup, directory: &Path) -> anyhow::Result<(T
         Kind::Nchan1 => nchan::start(1, setup, directory).await,
         Kind::Limit => limit::start(false, directory).await,
         Kind::LimitQ => limit::start(true, directory).await,
-    }
-}
-
-/// What an environment variable says that a contender cannot do without.
-fn variable(name: &str, meaning: &str) -> anyhow::Result<String> {
-    match std::env::var(name) {
-        Ok(value) if !value.is_empty() => Ok(value),
-        _ => bail!("set {name}: {meaning}"),
     }
 }

@@ -25,7 +25,6 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::with_defaults;
 use crate::histogram::Histogram;
 use crate::http::Client;
 use crate::report::{Table, mib, write_json};
@@ -44,22 +43,22 @@ const FILE: &str = "big.db";
 pub struct Options {
     /// Channels that store history
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    channels: u64,
+    pub channels: u64,
     /// Messages, spread over the channels
     #[arg(long, default_value_t = 1_000_000)]
-    entries: u64,
+    pub entries: u64,
     /// Users
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    users: u64,
+    pub users: u64,
     /// Bytes of text in a message
     #[arg(long, default_value_t = 200)]
     size: usize,
     /// Users who are let in, each to a channel picked at random
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
-    connects: u64,
+    pub connects: u64,
     /// Users and channels among which they are picked; without it all
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    active: Option<u64>,
+    pub active: Option<u64>,
     /// Picks other users and channels
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -85,15 +84,15 @@ struct Figures<'a> {
 
 /// One store, from the start of the server on.
 #[derive(Debug, Serialize)]
-struct Start {
+pub struct Start {
     ready_seconds: f64,
     ready_rss_mib: f64,
     readyz_p50_ms: f64,
     first_connect_ms: f64,
-    connect_p50_ms: f64,
-    connect_p99_ms: f64,
+    pub connect_p50_ms: f64,
+    pub connect_p99_ms: f64,
     connected_rss_mib: f64,
-    connected_cpu_seconds: f64,
+    pub connected_cpu_seconds: f64,
     again_ready_seconds: f64,
     again_ready_rss_mib: f64,
 }
@@ -121,38 +120,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     write_json(options.json.as_deref(), &figures)
 }
 
-/// Lets people in to stores of several sizes, and prints what each `/connect` takes: among those users and
-/// channels that the smallest store has as well, and among all.
-///
-/// # Errors
-/// As [`run`].
-pub async fn compare_connects(sizes: &[u64]) -> anyhow::Result<()> {
-    let directory = TemporaryDirectory::new()?;
-    let mut columns = Vec::new();
-    let mut starts = Vec::new();
-    for size in sizes {
-        let file = directory.path().join(format!("{size}.db"));
-        let all = Options { channels: *size, users: *size, entries: 10 * size, ..with_defaults::<Options>() };
-        fill(&file, &all).await?;
-        let few = Options { active: sizes.iter().min().copied(), ..all.clone() };
-        for (options, which) in [(few, "few used"), (all, "all used")] {
-            columns.push(format!("{size} stored, {which}"));
-            starts.push((measure(&file, &options).await?, options.connects as f64));
-            reuse(&file, &options).await?;
-        }
-    }
-    let mut table = Table::new(columns);
-    table.line("/connect p50 ms", 3, starts.iter().map(|(start, _)| start.connect_p50_ms));
-    table.line("/connect p99 ms", 3, starts.iter().map(|(start, _)| start.connect_p99_ms));
-    table.line("CPU of each ms", 3, starts.iter().map(|(start, count)| start.connected_cpu_seconds * 1e3 / count));
-    println!("{table}");
-    Ok(())
-}
-
 // Filling.
 
 /// Fills a new store; says how long that took.
-async fn fill(file: &Path, options: &Options) -> anyhow::Result<Duration> {
+pub async fn fill(file: &Path, options: &Options) -> anyhow::Result<Duration> {
     let started = Instant::now();
     let mut filler = Filler::open(file).await?;
     let settings = ChannelSettings { store_history: true, ..ChannelSettings::default() };
@@ -221,7 +192,7 @@ impl Filler {
 }
 
 /// Takes a store that was kept, if it is what is asked for; whoever is still in it is put out.
-async fn reuse(file: &Path, options: &Options) -> anyhow::Result<()> {
+pub async fn reuse(file: &Path, options: &Options) -> anyhow::Result<()> {
     let mut filler = Filler::open(file).await?;
     let StoreTotals { channels, users } = filler.store.totals().await?;
     let entries = filler.head.0;
@@ -273,7 +244,8 @@ fn body(index: u64, text: &str) -> anyhow::Result<Body> {
 
 // Measuring.
 
-async fn measure(file: &Path, options: &Options) -> anyhow::Result<Start> {
+/// Starts a server on a store and lets people in.
+pub async fn measure(file: &Path, options: &Options) -> anyhow::Result<Start> {
     let server = Server::start(file).await?;
     let process = server.process();
     let ready_rss_mib = mib(process.resident_kib()?);

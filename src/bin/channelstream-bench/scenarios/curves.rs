@@ -1,6 +1,7 @@
 //! How figures change with size: runs other scenarios at many sizes, and draws curves. What was
 //! measured stays beside the pictures, so that they can be drawn anew.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,6 +46,9 @@ pub struct Options {
     rounds: u32,
 }
 
+/// Who did not do what they should, and have no point there.
+type Failures = RefCell<Vec<String>>;
+
 /// What is along the bottom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Over {
@@ -64,12 +68,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let directory = &options.directory;
     fs::create_dir_all(directory).with_context(|| format!("{} cannot be made", directory.display()))?;
     let mut pictures = read(&directory.join(FILE))?;
+    let failures = RefCell::default();
     if options.redraw && pictures.is_empty() {
         bail!("nothing was measured yet");
     }
     if !options.redraw {
         for over in &options.over {
-            for picture in options.measure(*over).await? {
+            for picture in options.measure(*over, &failures).await? {
                 pictures.retain(|old| old.file != picture.file);
                 pictures.push(picture);
             }
@@ -79,6 +84,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     for picture in &pictures {
         picture.draw(directory)?;
         println!("{}", directory.join(format!("{}.svg", picture.file)).display());
+    }
+    let failures = failures.into_inner();
+    if !failures.is_empty() {
+        bail!("{}", failures.join("\n"));
     }
     Ok(())
 }
@@ -91,15 +100,15 @@ fn read(file: &Path) -> anyhow::Result<Vec<Picture>> {
 }
 
 impl Options {
-    async fn measure(&self, over: Over) -> anyhow::Result<Vec<Picture>> {
+    async fn measure(&self, over: Over, failures: &Failures) -> anyhow::Result<Vec<Picture>> {
         match over {
-            Over::Listeners => self.over_listeners().await,
-            Over::Channels => self.over_channels().await,
-            Over::Batches => self.over_batches().await,
+            Over::Listeners => self.over_listeners(failures).await,
+            Over::Channels => self.over_channels(failures).await,
+            Over::Batches => self.over_batches(failures).await,
         }
     }
 
-    async fn over_listeners(&self) -> anyhow::Result<Vec<Picture>> {
+    async fn over_listeners(&self, failures: &Failures) -> anyhow::Result<Vec<Picture>> {
         let mut runs = Runs::default();
         for listeners in LISTENERS {
             let fan_out = fan_out::Options {
@@ -109,7 +118,7 @@ impl Options {
                 ..with_defaults::<fan_out::Options>()
             };
             let able = |kind| kind != Kind::Original || listeners <= ORIGINAL_LISTENERS;
-            runs.add(listeners as f64, self.run(&fan_out, able).await?);
+            runs.add(listeners as f64, self.run(&fan_out, able, failures).await?);
         }
         let along = "listeners of one channel";
         Ok(vec![
@@ -133,11 +142,11 @@ impl Options {
         ])
     }
 
-    async fn over_channels(&self) -> anyhow::Result<Vec<Picture>> {
+    async fn over_channels(&self, failures: &Failures) -> anyhow::Result<Vec<Picture>> {
         let channels = channels::Options { channels: CHANNELS.to_vec(), ..with_defaults::<channels::Options>() };
         // Here all of ours store history; the bare programs have one channel.
         let able = |kind| matches!(kind, Kind::Ours | Kind::Original | Kind::Nchan | Kind::Nchan1);
-        let measured = self.run(&channels, able).await?;
+        let measured = self.run(&channels, able, failures).await?;
         let mut runs = Runs::default();
         for count in CHANNELS {
             let of = |(kind, figures): &(Kind, Figures)| {
@@ -156,11 +165,11 @@ impl Options {
         }])
     }
 
-    async fn over_batches(&self) -> anyhow::Result<Vec<Picture>> {
+    async fn over_batches(&self, failures: &Failures) -> anyhow::Result<Vec<Picture>> {
         let mut runs = Runs::default();
         for batch in BATCHES {
             let publish = publish::Options { batch, seconds: self.seconds, ..with_defaults::<publish::Options>() };
-            runs.add(f64::from(batch), self.run(&publish, |_| true).await?);
+            runs.add(f64::from(batch), self.run(&publish, |_| true, failures).await?);
         }
         Ok(vec![Picture {
             file: "publishing".to_owned(),
@@ -172,7 +181,12 @@ impl Options {
     }
 
     /// Puts those through a scenario who are able to; gives the medians of each.
-    async fn run(&self, scenario: &impl Scenario, able: impl Fn(Kind) -> bool) -> anyhow::Result<Vec<(Kind, Figures)>> {
+    async fn run(
+        &self,
+        scenario: &impl Scenario,
+        able: impl Fn(Kind) -> bool,
+        failures: &Failures,
+    ) -> anyhow::Result<Vec<(Kind, Figures)>> {
         let contenders: Vec<Kind> = self.contenders.iter().copied().filter(|kind| able(*kind)).collect();
         if contenders.is_empty() {
             return Ok(Vec::new());
@@ -181,9 +195,8 @@ impl Options {
             Comparison { contenders: contenders.clone(), rounds: self.rounds, ..with_defaults::<Comparison>() };
         let results = compare::measure(scenario, &comparison).await;
         println!("{}", results.markdown());
-        if !results.failures.is_empty() {
-            bail!("{}", results.failures.join("\n"));
-        }
+        let title = scenario.title();
+        failures.borrow_mut().extend(results.failures.iter().map(|failure| format!("{title}: {failure}")));
         let medians = |kind: Kind| Some((kind, results.medians.get(&kind.to_string())?.clone()));
         Ok(contenders.into_iter().filter_map(medians).collect())
     }
