@@ -20,6 +20,8 @@ const FILE: &str = "curves.json";
 const LISTENERS: [usize; 7] = [10, 30, 100, 300, 1_000, 3_000, 10_000];
 const CHANNELS: [usize; 5] = [1_000, 3_000, 10_000, 30_000, 100_000];
 const BATCHES: [u32; 7] = [1, 3, 10, 30, 100, 300, 1_000];
+/// With a thousand messages each, more would keep a durable store busy for longer than a request may wait.
+const PUBLISHERS: u32 = 16;
 /// More listeners would keep the original busy for minutes.
 const ORIGINAL_LISTENERS: usize = 1_000;
 
@@ -168,12 +170,17 @@ impl Options {
     async fn over_batches(&self, failures: &Failures) -> anyhow::Result<Vec<Picture>> {
         let mut runs = Runs::default();
         for batch in BATCHES {
-            let publish = publish::Options { batch, seconds: self.seconds, ..with_defaults::<publish::Options>() };
+            let publish = publish::Options {
+                batch,
+                publishers: PUBLISHERS,
+                seconds: self.seconds,
+                ..with_defaults::<publish::Options>()
+            };
             runs.add(f64::from(batch), self.run(&publish, |_| true, failures).await?);
         }
         Ok(vec![Picture {
             file: "publishing".to_owned(),
-            title: "How much one server takes: 200-byte messages, 64 publishers".to_owned(),
+            title: "How much one server takes: 200-byte messages, 16 publishers".to_owned(),
             along: "messages in one POST".to_owned(),
             upwards: Axis { label: "messages a second".to_owned(), is_logarithmic: true },
             curves: runs.curves(&[("messages/s", "")]),
