@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpStream;
@@ -10,6 +11,9 @@ use tokio::task::JoinSet;
 use crate::contender::Address;
 use crate::http::Client;
 
+/// How long everybody waits at the end: servers of several processes answer a handshake before all of
+/// them know the listener.
+const SETTLING: Duration = Duration::from_millis(200);
 /// Requests that are under way at a time while listeners connect.
 const CONNECTING: usize = 32;
 
@@ -55,5 +59,6 @@ pub async fn connect(
     while let Some(joined) = tasks.join_next().await {
         all.extend(joined.context("a connecting task failed")??);
     }
+    tokio::time::sleep(SETTLING).await;
     Ok(all)
 }

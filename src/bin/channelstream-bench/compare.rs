@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::Args;
@@ -72,21 +72,7 @@ pub struct Results {
     pub failures: Vec<String>,
 }
 
-/// Measures and prints.
-///
-/// # Errors
-/// If a contender could not be driven, or did not do what it should; the others are measured all the same.
-pub async fn run(scenario: &impl Scenario, comparison: &Comparison) -> anyhow::Result<()> {
-    let results = measure(scenario, comparison).await;
-    println!("{}", results.markdown());
-    write_json(comparison.json.as_deref(), &results)?;
-    if !results.failures.is_empty() {
-        bail!("{}", results.failures.join("\n"));
-    }
-    Ok(())
-}
-
-/// Measures.
+/// Measures all contenders; where one fails the others are measured all the same.
 pub async fn measure(scenario: &impl Scenario, comparison: &Comparison) -> Results {
     let mut runs: BTreeMap<String, Vec<Figures>> = BTreeMap::new();
     let mut failures: Vec<String> = Vec::new();
@@ -119,6 +105,19 @@ async fn measure_one(scenario: &impl Scenario, comparison: &Comparison, kind: Ki
 }
 
 impl Results {
+    /// Prints them, and writes them to a file if one is wanted.
+    ///
+    /// # Errors
+    /// If a contender could not be driven, or did not do what it should.
+    pub fn report(&self, json: Option<&Path>) -> anyhow::Result<()> {
+        println!("{}", self.markdown());
+        write_json(json, self)?;
+        if !self.failures.is_empty() {
+            bail!("{}", self.failures.join("\n"));
+        }
+        Ok(())
+    }
+
     /// A table: a line for each figure, a column for each contender; behind each figure its ratio to the
     /// base's.
     pub fn markdown(&self) -> String {
@@ -149,7 +148,7 @@ impl Results {
 }
 
 /// A number with commas between its thousands.
-fn grouped(value: f64, decimals: usize) -> String {
+pub fn grouped(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
     let mut grouped = String::new();

@@ -4,7 +4,7 @@
 //! Nothing is believed without the marker and the expected number being there.
 
 use crate::histogram::Histogram;
-use crate::websocket::{CLOSE, CONTINUATION, TEXT, close_reason, frame_head};
+use crate::websocket::{CLOSE, CONTINUATION, PING, TEXT, close_reason, frame_head};
 
 /// What a message's body begins with: its number, and after it when it was sent, in nanoseconds.
 /// The events of the protocol have no key `n`.
@@ -21,6 +21,8 @@ pub fn write_body(number: u64, at: u64, filler: &str, out: &mut Vec<u8>) {
 pub struct Found {
     /// Messages that were due.
     pub messages: u64,
+    /// Whether the server wants to hear that we are there.
+    pub is_pinged: bool,
     /// Messages that were not: lost, repeated or out of order.
     pub problems: Vec<String>,
 }
@@ -134,7 +136,10 @@ impl Listener {
                 TEXT | CONTINUATION => self.messages(payload, whole, now, latency, found),
                 CLOSE if whole => anyhow::bail!(close_reason(payload)),
                 CLOSE => 0,
-                _ => payload.len(),
+                opcode => {
+                    found.is_pinged |= opcode == PING;
+                    payload.len()
+                }
             };
             used += done;
             self.left -= done;

@@ -8,9 +8,12 @@
 #![forbid(unsafe_code)]
 
 mod audience;
+#[cfg(feature = "charts")]
+mod chart;
 mod compare;
 mod contender;
 mod figures;
+mod files;
 mod histogram;
 mod http;
 mod listener;
@@ -21,6 +24,7 @@ mod report;
 mod scenarios;
 mod serve_limit;
 mod server;
+mod suite;
 mod temporary;
 mod websocket;
 
@@ -43,6 +47,7 @@ struct Arguments {
 enum Command {
     #[command(flatten)]
     Scenario(Scenario),
+    Suite(suite::Options),
     ServeLimit(serve_limit::Options),
 }
 
@@ -50,6 +55,7 @@ impl Command {
     async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Scenario(scenario) => scenario.run().await,
+            Self::Suite(options) => suite::run(options).await,
             Self::ServeLimit(options) => serve_limit::run(options).await,
         }
     }
@@ -66,6 +72,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    files::allow_all();
     // One thread: listeners have threads of their own, and the server needs the rest.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("the system gives no event loop")?;

@@ -23,6 +23,7 @@ use tokio::task::{JoinSet, LocalSet};
 
 use crate::histogram::Histogram;
 use crate::listener::Listener;
+use crate::websocket::PONG;
 
 /// What a thread reads into.
 const BUFFER: usize = 64 << 10;
@@ -294,6 +295,9 @@ fn visit(stream: &mut TcpStream, listener: &mut Listener, thread: &Thread, conte
             thread.board.complain(problem);
         }
         thread.board.count(found.messages);
+        if found.is_pinged && stream.try_write(&PONG).is_err() {
+            return Poll::Ready("cut off when it was to be answered".to_owned());
+        }
         thread.visits.update(|visits| visits + 1);
         thread.messages.update(|messages| messages + found.messages);
         if let Some(ended) = listener.ended.take() {

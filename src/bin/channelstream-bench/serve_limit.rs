@@ -93,6 +93,8 @@ impl Limit {
                     let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade";
                     stream.write_all(format!("{head}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n").as_bytes()).await?;
                     let has = self.begin.get() + self.log.borrow().len();
+                    // While a listener does not read, the system may join what was written: the quickest.
+                    stream.set_nodelay(false)?;
                     self.listeners.borrow_mut().push(Listener { socket: stream.into_std()?, has });
                     return Ok(());
                 }

@@ -15,6 +15,10 @@ pub const CONTINUATION: u8 = 0;
 pub const TEXT: u8 = 1;
 /// The end, with a code and a reason.
 pub const CLOSE: u8 = 8;
+/// The server asks whether we are there.
+pub const PING: u8 = 9;
+/// That we are: a whole frame without payload, masked as a client's have to be.
+pub const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
 
 /// A frame's payload cannot be longer than this.
 const MAX_PAYLOAD: u64 = 1 << 40;

@@ -35,6 +35,36 @@ impl Address {
         Self { target, dialect }
     }
 
+    /// Lets a user in to a channel, by a request on `client` if the contender wants one: gives the path
+    /// of the user's websocket, and the answer. `shown`: the newest messages are to be shown, in the
+    /// answer or else over the websocket.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub async fn admit(
+        &self,
+        client: &mut Client,
+        channel: &str,
+        user: &str,
+        shown: bool,
+    ) -> anyhow::Result<(String, Vec<u8>)> {
+        match self.dialect {
+            Dialect::Channelstream => {
+                let connection = Uuid::new_v4();
+                let body = json!({
+                    "username": user, "conn_id": connection, "channels": [channel],
+                    // Without it each answer lists all who came before.
+                    "info": { "include_users": false, "include_history": shown },
+                });
+                let answer = client.post("/connect", body.to_string().as_bytes()).await?.to_vec();
+                Ok((format!("/ws?conn_id={connection}"), answer))
+            }
+            Dialect::Nchan if shown => Ok((format!("/history?channel={channel}"), Vec::new())),
+            Dialect::Nchan => Ok((format!("/listen?channel={channel}"), Vec::new())),
+            Dialect::Bare => Ok(("/listen".to_owned(), Vec::new())),
+        }
+    }
+
     /// Opens the websocket of a listener of one channel, a user of its own: gives its TCP connection, and
     /// what came after the handshake. `client` makes requests that go before.
     ///
@@ -46,20 +76,8 @@ impl Address {
         channel: &str,
         user: &str,
     ) -> anyhow::Result<(TcpStream, Vec<u8>)> {
-        match self.dialect {
-            Dialect::Channelstream => {
-                let connection = Uuid::new_v4();
-                let body = json!({
-                    "username": user, "conn_id": connection, "channels": [channel],
-                    // Without it each answer lists all who came before.
-                    "info": { "include_users": false, "include_history": false },
-                });
-                client.post("/connect", body.to_string().as_bytes()).await?;
-                websocket::open(&self.target, connection, None).await
-            }
-            Dialect::Nchan => websocket::open_path(&self.target, &format!("/listen?channel={channel}")).await,
-            Dialect::Bare => websocket::open_path(&self.target, "/listen").await,
-        }
+        let (path, _) = self.admit(client, channel, user, false).await?;
+        websocket::open_path(&self.target, &path).await
     }
 }
 

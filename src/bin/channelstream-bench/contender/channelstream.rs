@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use uuid::Uuid;
 
-use crate::contender::{Setup, variable};
+use crate::contender::Setup;
 use crate::http::Target;
 use crate::program::{Program, free_port};
 use crate::server::{SECRET, Server};
@@ -21,7 +21,7 @@ pub async fn start(setup: &Setup, directory: &Path) -> anyhow::Result<(Target, P
 /// Starts ours on a new database of the Postgres server that POSTGRES_URL names. That server's own
 /// costs are not measured.
 pub async fn start_on_postgres(setup: &Setup, directory: &Path) -> anyhow::Result<(Target, Program)> {
-    let url = variable("POSTGRES_URL", "postgres://user@host/database, whose user may create databases")?;
+    let url = postgres_url()?;
     let name = format!("bench_{}", Uuid::new_v4().simple());
     let psql = std::env::var_os("POSTGRES_BIN").map_or_else(|| "psql".into(), |bin| PathBuf::from(bin).join("psql"));
     let create = format!("CREATE DATABASE {name}");
@@ -34,7 +34,9 @@ pub async fn start_on_postgres(setup: &Setup, directory: &Path) -> anyhow::Resul
 }
 
 async fn start_on(database: &str, setup: &Setup, directory: &Path) -> anyhow::Result<(Target, Program)> {
-    let settings: Vec<(&str, &str)> = setup.settings.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    let heartbeat = setup.heartbeat.map(|seconds| ("HEARTBEAT_INTERVAL", seconds.to_string()));
+    let settings = setup.settings.iter().chain(&heartbeat);
+    let settings: Vec<(&str, &str)> = settings.map(|(key, value)| (*key, value.as_str())).collect();
     let server = Server::start_on(database, &directory.join("server.log"), &settings).await?;
     let target = server.target().clone();
     Ok((target, server.into_program()))
@@ -42,7 +44,7 @@ async fn start_on(database: &str, setup: &Setup, directory: &Path) -> anyhow::Re
 
 /// Starts the original.
 pub async fn start_original(directory: &Path) -> anyhow::Result<(Target, Program)> {
-    let path = variable("ORIGINAL", "the path to the program `channelstream` of the Python package")?;
+    let path = original()?;
     let port = free_port()?;
     let file = directory.join("original.ini");
     let settings = format!(
@@ -55,4 +57,21 @@ pub async fn start_original(directory: &Path) -> anyhow::Result<(Target, Program
     let target = Target { acknowledge: true, ..Target::local(port, Some(SECRET)) };
     let program = Program::start(command, &directory.join("original.log"), &target, "/admin/sign_in").await?;
     Ok((target, program))
+}
+
+/// Where a Postgres server is, on which databases may be made.
+pub fn postgres_url() -> anyhow::Result<String> {
+    variable("POSTGRES_URL", "postgres://user@host/database, whose user may create databases")
+}
+
+/// Where the original is.
+pub fn original() -> anyhow::Result<String> {
+    variable("ORIGINAL", "the path to the program `channelstream` of the Python package")
+}
+
+fn variable(name: &str, meaning: &str) -> anyhow::Result<String> {
+    match std::env::var(name) {
+        Ok(value) if !value.is_empty() => Ok(value),
+        _ => bail!("{name} is not set: {meaning}"),
+    }
 }

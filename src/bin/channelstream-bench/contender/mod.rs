@@ -10,7 +10,6 @@ mod nchan;
 use std::fmt;
 use std::path::Path;
 
-use anyhow::bail;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, json};
@@ -54,6 +53,16 @@ impl Kind {
         }
     }
 
+    /// Why it cannot be measured here, if so.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Self::Ours | Self::History | Self::Limit | Self::LimitQ => None,
+            Self::Postgres => channelstream::postgres_url().err().map(|error| error.to_string()),
+            Self::Original => channelstream::original().err().map(|error| error.to_string()),
+            Self::Nchan | Self::Nchan1 => nchan::missing(),
+        }
+    }
+
     /// Whether messages are committed to a store before anybody sees them.
     pub fn is_durable(self) -> bool {
         matches!(self, Self::History | Self::Postgres)
@@ -71,6 +80,8 @@ impl fmt::Display for Kind {
 pub struct Setup {
     /// Messages that each channel remembers; 0: none, unless they are stored anyway.
     pub history: u32,
+    /// Seconds between heartbeats to a listener; none: as the contender likes.
+    pub heartbeat: Option<u32>,
     /// More settings for our server: names of environment variables after `CHANNELSTREAM_`, and values.
     pub settings: Vec<(&'static str, String)>,
 }
@@ -170,13 +181,5 @@ async fn start(kind: Kind, setup: &Setup, directory: &Path) -> anyhow::Result<(T
         Kind::Nchan1 => nchan::start(1, setup, directory).await,
         Kind::Limit => limit::start(false, directory).await,
         Kind::LimitQ => limit::start(true, directory).await,
-    }
-}
-
-/// What an environment variable says that a contender cannot do without.
-fn variable(name: &str, meaning: &str) -> anyhow::Result<String> {
-    match std::env::var(name) {
-        Ok(value) if !value.is_empty() => Ok(value),
-        _ => bail!("set {name}: {meaning}"),
     }
 }

@@ -10,11 +10,21 @@ use crate::contender::Setup;
 use crate::http::Target;
 use crate::program::{Program, free_port};
 
+/// Messages that a channel remembers at least: without any, those that are posted quickly may be lost.
+const MIN_BUFFER: u32 = 10;
+/// Where Debian puts the module.
+const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
+
+/// Why it cannot be started here, if so.
+pub fn missing() -> Option<String> {
+    (!Path::new(MODULE).exists()).then(|| format!("there is no {MODULE}"))
+}
+
 /// Starts it with so many workers.
 pub async fn start(workers: usize, setup: &Setup, directory: &Path) -> anyhow::Result<(Target, Program)> {
     let port = free_port()?;
     let file = directory.join("nginx.conf");
-    fs::write(&file, configuration(workers, setup.history, port))
+    fs::write(&file, configuration(workers, setup, port))
         .with_context(|| format!("{} cannot be written", file.display()))?;
     let mut command = Command::new("nginx");
     command.arg("-p").arg(directory).arg("-c").arg(&file).args(["-g", "daemon off;"]);
@@ -24,12 +34,13 @@ pub async fn start(workers: usize, setup: &Setup, directory: &Path) -> anyhow::R
 }
 
 /// As quick as it goes: no access log, connections that stay, each worker with a socket of its own to
-/// accept from, no patterns in paths. Without history nothing is buffered beyond what its README asks for when much is posted.
-fn configuration(workers: usize, history: u32, port: u16) -> String {
+/// accept from, no patterns in paths.
+fn configuration(workers: usize, setup: &Setup, port: u16) -> String {
     let reuse = if workers > 1 { " reuseport" } else { "" };
-    let buffer = history.max(MIN_BUFFER);
+    let buffer = setup.history.max(MIN_BUFFER);
+    let ping = setup.heartbeat.map(|seconds| format!("nchan_websocket_ping_interval {seconds}s;")).unwrap_or_default();
     format!(
-        "load_module /usr/lib/nginx/modules/ngx_nchan_module.so;
+        "load_module {MODULE};
 worker_processes {workers};
 pid nginx.pid;
 error_log stderr warn;
@@ -58,6 +69,7 @@ http {{
             nchan_subscriber websocket;
             nchan_channel_id $arg_channel;
             nchan_subscriber_first_message newest;
+            {ping}
         }}
         location = /history {{
             nchan_subscriber websocket;
@@ -69,5 +81,3 @@ http {{
 "
     )
 }
-
-const MIN_BUFFER: u32 = 10;

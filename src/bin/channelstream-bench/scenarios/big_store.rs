@@ -39,23 +39,26 @@ const PROBES: usize = 20;
 const FILE: &str = "big.db";
 
 /// A large store: time and memory to start on it and to let people in
-#[derive(Debug, Args, Serialize)]
+#[derive(Debug, Clone, Args, Serialize)]
 pub struct Options {
     /// Channels that store history
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    channels: u64,
+    pub channels: u64,
     /// Messages, spread over the channels
     #[arg(long, default_value_t = 1_000_000)]
-    entries: u64,
+    pub entries: u64,
     /// Users
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
-    users: u64,
+    pub users: u64,
     /// Bytes of text in a message
     #[arg(long, default_value_t = 200)]
     size: usize,
     /// Users who are let in, each to a channel picked at random
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
-    connects: u64,
+    pub connects: u64,
+    /// Users and channels among which they are picked; without it all
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub active: Option<u64>,
     /// Picks other users and channels
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -81,15 +84,15 @@ struct Figures<'a> {
 
 /// One store, from the start of the server on.
 #[derive(Debug, Serialize)]
-struct Start {
+pub struct Start {
     ready_seconds: f64,
     ready_rss_mib: f64,
     readyz_p50_ms: f64,
     first_connect_ms: f64,
-    connect_p50_ms: f64,
-    connect_p99_ms: f64,
+    pub connect_p50_ms: f64,
+    pub connect_p99_ms: f64,
     connected_rss_mib: f64,
-    connected_cpu_seconds: f64,
+    pub connected_cpu_seconds: f64,
     again_ready_seconds: f64,
     again_ready_rss_mib: f64,
 }
@@ -120,7 +123,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 // Filling.
 
 /// Fills a new store; says how long that took.
-async fn fill(file: &Path, options: &Options) -> anyhow::Result<Duration> {
+pub async fn fill(file: &Path, options: &Options) -> anyhow::Result<Duration> {
     let started = Instant::now();
     let mut filler = Filler::open(file).await?;
     let settings = ChannelSettings { store_history: true, ..ChannelSettings::default() };
@@ -189,7 +192,7 @@ impl Filler {
 }
 
 /// Takes a store that was kept, if it is what is asked for; whoever is still in it is put out.
-async fn reuse(file: &Path, options: &Options) -> anyhow::Result<()> {
+pub async fn reuse(file: &Path, options: &Options) -> anyhow::Result<()> {
     let mut filler = Filler::open(file).await?;
     let StoreTotals { channels, users } = filler.store.totals().await?;
     let entries = filler.head.0;
@@ -241,7 +244,8 @@ fn body(index: u64, text: &str) -> anyhow::Result<Body> {
 
 // Measuring.
 
-async fn measure(file: &Path, options: &Options) -> anyhow::Result<Start> {
+/// Starts a server on a store and lets people in.
+pub async fn measure(file: &Path, options: &Options) -> anyhow::Result<Start> {
     let server = Server::start(file).await?;
     let process = server.process();
     let ready_rss_mib = mib(process.resident_kib()?);
@@ -290,7 +294,8 @@ fn complain(server: &Server) {
 
 /// Lets a user in to a channel and takes its history; says how long that took.
 async fn connect(client: &mut Client, random: &mut Random, options: &Options) -> anyhow::Result<Duration> {
-    let (user, channel) = (random.below(options.users), random.below(options.channels));
+    let mut pick = |all: u64| random.below(options.active.map_or(all, |active| active.min(all)));
+    let (user, channel) = (pick(options.users), pick(options.channels));
     let body = json!({ "username": user_text(user), "channels": [channel_text(channel)] }).to_string();
     let asked = Instant::now();
     client.post("/connect", body.as_bytes()).await?;

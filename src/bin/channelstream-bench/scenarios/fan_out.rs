@@ -37,37 +37,37 @@ const TOLD: usize = 5;
 pub struct Options {
     /// Users, each with one websocket
     #[arg(long, default_value_t = 1_000, value_parser = at_least_one())]
-    listeners: usize,
+    pub listeners: usize,
     /// Seconds of the saturated phase, and most of the other; 0: no saturated phase
     #[arg(long, default_value_t = 3.0)]
-    seconds: f64,
+    pub seconds: f64,
     /// Seconds of the same before, to warm up
     #[arg(long, default_value_t = 0.3)]
-    warm_up: f64,
+    pub warm_up: f64,
     /// POSTs of the phase with one message at a time; 0: no such phase
     #[arg(long, default_value_t = 300)]
-    paced: u64,
+    pub paced: u64,
     /// Messages in one POST
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    batch: u32,
+    pub batch: u32,
     /// Who post at the same time in the saturated phase, each one POST after the other
     #[arg(long, default_value_t = 64, value_parser = at_least_one())]
-    publishers: usize,
+    pub publishers: usize,
     /// Bytes of text in a message
     #[arg(long, default_value_t = 200)]
-    size: usize,
+    pub size: usize,
     /// Messages that may be posted and not yet be with all listeners in the saturated phase
     #[arg(long, default_value_t = 256, value_parser = at_least_one())]
-    in_flight: usize,
+    pub in_flight: usize,
     /// Threads that read for the listeners
     #[arg(long, default_value_t = 1, value_parser = at_least_one())]
-    readers: usize,
+    pub readers: usize,
     /// Seconds without any delivery after which messages count as lost
     #[arg(long, default_value_t = 10.0)]
-    patience: f64,
+    pub patience: f64,
     /// Seconds that the listeners stay at the end, idle, before memory is looked at again
     #[arg(long, default_value_t = 0.1)]
-    linger: f64,
+    pub linger: f64,
     #[command(flatten)]
     pub comparison: Comparison,
 }

@@ -22,23 +22,23 @@ use crate::process::Process;
 pub struct Options {
     /// Channels, to which publishers post in turn
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    channels: u32,
+    pub channels: u32,
     /// Who post at the same time, each one POST after the other
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
-    publishers: u32,
+    pub publishers: u32,
     /// Messages in one POST, each to another channel; sent as so many POSTs in one write to who takes one
     /// message a POST only
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    batch: u32,
+    pub batch: u32,
     /// Bytes of text in a message
     #[arg(long, default_value_t = 200)]
-    size: usize,
+    pub size: usize,
     /// Seconds that are measured
     #[arg(long, default_value_t = 3.0)]
-    seconds: f64,
+    pub seconds: f64,
     /// Seconds of the same before, to warm up
     #[arg(long, default_value_t = 0.5)]
-    warm_up: f64,
+    pub warm_up: f64,
     #[command(flatten)]
     pub comparison: Comparison,
 }
