@@ -89,6 +89,10 @@ impl Store for Dawdling {
         self.around(self.store.channels(names)).await
     }
 
+    async fn bare_channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError> {
+        self.around(self.store.bare_channels(names)).await
+    }
+
     async fn users(&self, names: &HashSet<Username>) -> Result<HashMap<Username, User>, StoreError> {
         self.around(self.store.users(names)).await
     }

@@ -36,6 +36,7 @@ macro_rules! contract {
             channel_settings_come_back
             a_changed_channel_keeps_its_identity_and_history
             names_that_do_not_exist_are_left_out
+            bare_channels_lack_their_histories_and_nothing_else
             channel_names_come_page_by_page_in_order_of_creation
             a_channel_is_active_when_something_happens_in_it
 
@@ -222,6 +223,25 @@ async fn names_that_do_not_exist_are_left_out(db: &mut Db) {
     assert!(db.store().channels(&HashSet::new()).await.unwrap().is_empty());
     assert!(db.store().users(&HashSet::new()).await.unwrap().is_empty());
     assert!(db.store().held(&HashSet::new()).await.unwrap().is_empty());
+}
+
+async fn bare_channels_lack_their_histories_and_nothing_else(db: &mut Db) {
+    db.channel("news", history_size(10)).channel("empty", history_size(10)).commit().await;
+    db.posts("news", 1..=3).commit().await;
+    let names = ["news", "empty", "nowhere"].map(channel).into();
+    let (all, mut bare) = tokio::try_join!(db.store().channels(&names), db.store().bare_channels(&names)).unwrap();
+    assert_eq!(all.len(), 2);
+    for (name, channel) in all {
+        let bare = bare.remove(&name).expect("the same channels");
+        assert!(bare.history.is_empty());
+        assert_eq!(
+            (bare.uuid, &bare.settings, bare.last_active),
+            (channel.uuid, &channel.settings, channel.last_active)
+        );
+        assert_eq!(bare.retained, channel.retained);
+    }
+    assert!(bare.is_empty());
+    assert!(db.store().bare_channels(&HashSet::new()).await.unwrap().is_empty());
 }
 
 async fn channel_names_come_page_by_page_in_order_of_creation(db: &mut Db) {

@@ -231,6 +231,9 @@ pub trait Store: Send + Sync {
     /// The channels of these names that exist, with history and without members.
     async fn channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError>;
 
+    /// The same without histories, for who does not want to show them.
+    async fn bare_channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError>;
+
     /// The users of these names that exist, without connections.
     async fn users(&self, names: &HashSet<Username>) -> Result<HashMap<Username, User>, StoreError>;
 

@@ -268,6 +268,21 @@ async fn number_anew(connection: &mut PgConnection) -> sqlx::Result<(Epoch, Posi
 }
 
 impl PostgresStore {
+    async fn read_channels(
+        &self,
+        names: &HashSet<ChannelName>,
+        with_history: bool,
+    ) -> Result<HashMap<ChannelName, Channel>, StoreError> {
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let names = texts(names.iter().map(ChannelName::as_str));
+        let mut reader = self.reader().await?;
+        let channels = self.address.within(read_channels(&mut reader, &names, with_history)).await?;
+        reader.done();
+        Ok(channels)
+    }
+
     /// A session to read in; dropped before it is done, it is not used again.
     async fn reader(&self) -> Result<Reader, StoreError> {
         Reader::of(&self.readers).await
@@ -357,14 +372,11 @@ impl Store for PostgresStore {
     }
 
     async fn channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError> {
-        if names.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let names = texts(names.iter().map(ChannelName::as_str));
-        let mut reader = self.reader().await?;
-        let channels = self.address.within(read_channels(&mut reader, &names)).await?;
-        reader.done();
-        Ok(channels)
+        self.read_channels(names, true).await
+    }
+
+    async fn bare_channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError> {
+        self.read_channels(names, false).await
     }
 
     async fn users(&self, names: &HashSet<Username>) -> Result<HashMap<Username, User>, StoreError> {

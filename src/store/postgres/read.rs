@@ -21,9 +21,11 @@ use crate::store::contract::StoredConnection;
 use crate::store::halving::Halving;
 use crate::store::values::{EntryRow, channel_name, corrupt, settings_of, username};
 
+/// Channels, with their histories or without.
 pub(super) async fn read_channels(
     reader: &mut PgConnection,
     names: &[&str],
+    with_history: bool,
 ) -> sqlx::Result<HashMap<ChannelName, Channel>> {
     let mut transaction = snapshot(reader).await?;
     let rows = query!(
@@ -40,7 +42,7 @@ pub(super) async fn read_channels(
     .fetch_all(&mut *transaction)
     .await?;
     let mut channels = HashMap::with_capacity(rows.len());
-    let mut with_history = Vec::new();
+    let mut histories = Vec::new();
     for row in rows {
         let flags = [
             row.notify_presence,
@@ -56,12 +58,12 @@ pub(super) async fn read_channels(
             channel.tail = Tail::whole(Position(row.trimmed as u64));
         }
         let name = channel_name(&row.name)?;
-        if channel.retained.messages > 0 {
-            with_history.push(row.id);
+        if with_history && channel.retained.messages > 0 {
+            histories.push(row.id);
         }
         channels.insert(name, channel);
     }
-    if !with_history.is_empty() {
+    if !histories.is_empty() {
         let rows = query_as!(
             EntryRow,
             r#"SELECT l.position AS "position!", l.kind::bigint AS "kind!", l.about, l.edit, l.uuid AS "uuid!", channels.name AS "channel?", l.sender,
@@ -71,7 +73,7 @@ pub(super) async fn read_channels(
                     ORDER BY log.position DESC LIMIT channels.history_size) AS l
                WHERE channels.id = ANY($1)
                ORDER BY l.position"#,
-            &with_history
+            &histories
         )
         .fetch_all(&mut *transaction)
         .await?;

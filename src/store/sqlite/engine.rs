@@ -291,6 +291,20 @@ async fn number_anew(writer: &mut SqliteConnection) -> sqlx::Result<(Epoch, Posi
     Ok((epoch_of(&id)?, Position(head as u64)))
 }
 
+impl SqliteStore {
+    async fn read_channels(
+        &self,
+        names: &HashSet<ChannelName>,
+        with_history: bool,
+    ) -> Result<HashMap<ChannelName, Channel>, StoreError> {
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let names = list(names.iter().map(ChannelName::as_str));
+        read_channels(&self.readers, &names, with_history).await.map_err(classify)
+    }
+}
+
 #[async_trait]
 impl Store for SqliteStore {
     async fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
@@ -331,11 +345,11 @@ impl Store for SqliteStore {
     }
 
     async fn channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError> {
-        if names.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let names = list(names.iter().map(ChannelName::as_str));
-        read_channels(&self.readers, &names).await.map_err(classify)
+        self.read_channels(names, true).await
+    }
+
+    async fn bare_channels(&self, names: &HashSet<ChannelName>) -> Result<HashMap<ChannelName, Channel>, StoreError> {
+        self.read_channels(names, false).await
     }
 
     async fn users(&self, names: &HashSet<Username>) -> Result<HashMap<Username, User>, StoreError> {

@@ -21,7 +21,12 @@ use crate::store::contract::StoredConnection;
 use crate::store::halving::Halving;
 use crate::store::values::{EntryRow, channel_name, corrupt, settings_of, username};
 
-pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Result<HashMap<ChannelName, Channel>> {
+/// Channels, with their histories or without.
+pub(super) async fn read_channels(
+    readers: &SqlitePool,
+    names: &str,
+    with_history: bool,
+) -> sqlx::Result<HashMap<ChannelName, Channel>> {
     let mut transaction = readers.begin().await?;
     let rows = query!(
         r#"SELECT id AS "id!", name, uuid, notify_presence, store_history, history_size, broadcast_presence_with_user_lists,
@@ -37,7 +42,7 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
     .fetch_all(&mut *transaction)
     .await?;
     let mut channels = HashMap::with_capacity(rows.len());
-    let mut with_history = Vec::new();
+    let mut histories = Vec::new();
     for row in rows {
         let flags = [
             row.notify_presence,
@@ -54,13 +59,13 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
             channel.tail = Tail::whole(Position(row.trimmed as u64));
         }
         let name = channel_name(&row.name)?;
-        if channel.retained.messages > 0 {
-            with_history.push(row.id);
+        if with_history && channel.retained.messages > 0 {
+            histories.push(row.id);
         }
         channels.insert(name, channel);
     }
-    if !with_history.is_empty() {
-        let with_history = list(with_history);
+    if !histories.is_empty() {
+        let histories = list(histories);
         let rows = query_as!(
             EntryRow,
             r#"SELECT l.position AS "position!: i64", l.kind AS "kind!: i64", l.about, l.edit, l.uuid AS "uuid!: Uuid",
@@ -73,7 +78,7 @@ pub(super) async fn read_channels(readers: &SqlitePool, names: &str) -> sqlx::Re
                JOIN log AS l ON l.position = newest.position
                WHERE newest.age <= channels.history_size
                ORDER BY l.position"#,
-            with_history
+            histories
         )
         .fetch_all(&mut *transaction)
         .await?;
