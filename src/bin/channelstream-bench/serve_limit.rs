@@ -123,12 +123,12 @@ impl Limit {
             }
         }
         log.extend_from_slice(body);
-        let done = !self.queued
-            && self
-                .listeners
-                .borrow_mut()
-                .iter_mut()
-                .fold(true, |done, each| each.write(&log, self.begin.get()) && done);
+        let mut done = !self.queued;
+        if done {
+            for listener in self.listeners.borrow_mut().iter_mut() {
+                done &= listener.write(&log, self.begin.get());
+            }
+        }
         if done {
             self.begin.set(self.begin.get() + log.len());
             log.clear();
@@ -141,30 +141,33 @@ impl Limit {
     async fn visit_in_turn(self: Rc<Self>) {
         loop {
             self.work.notified().await;
-            let end = || self.begin.get() + self.log.borrow().len();
             let mut next = 0;
-            loop {
-                let mut listeners = self.listeners.borrow_mut();
-                let count = listeners.len();
-                if next >= count {
-                    let least = listeners.iter().map(|listener| listener.has).min().unwrap_or(end());
-                    if least == end() || least - self.begin.get() > KEPT {
-                        self.log.borrow_mut().drain(..least - self.begin.get());
-                        self.begin.set(least);
-                    }
-                    if least == end() {
-                        break;
-                    }
-                    next = 0;
-                }
-                for listener in listeners.iter_mut().skip(next).take(VISITS) {
-                    listener.write(&self.log.borrow(), self.begin.get());
-                }
-                next += VISITS;
-                drop(listeners);
+            while self.visit_some(&mut next) {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// Visits some listeners, beginning with the `next`; false: nobody lacks anything.
+    fn visit_some(&self, next: &mut usize) -> bool {
+        let end = || self.begin.get() + self.log.borrow().len();
+        let mut listeners = self.listeners.borrow_mut();
+        if *next >= listeners.len() {
+            let least = listeners.iter().map(|listener| listener.has).min().unwrap_or(end());
+            if least == end() || least - self.begin.get() > KEPT {
+                self.log.borrow_mut().drain(..least - self.begin.get());
+                self.begin.set(least);
+            }
+            if least == end() {
+                return false;
+            }
+            *next = 0;
+        }
+        for listener in listeners.iter_mut().skip(*next).take(VISITS) {
+            listener.write(&self.log.borrow(), self.begin.get());
+        }
+        *next += VISITS;
+        true
     }
 }
 
