@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use channelstream::domain::frame::Tick;
-use channelstream::mailbox::Mailbox;
+use channelstream::mailbox::{Call, Mailbox};
 use channelstream::piece::Piece;
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -24,12 +24,12 @@ fn piece() -> Arc<Piece> {
 /// Puts so many pieces in, wakes the listener, and takes them.
 #[divan::bench(args = [1, 10, 100])]
 fn push_and_take(bencher: Bencher, pieces: usize) {
-    let mailbox = Mailbox::new(Tick(0));
+    let mailbox = Arc::new(Mailbox::new(Tick(0)));
     let piece = piece();
     bencher.counter(ItemsCount::new(pieces)).bench_local(|| {
         for _ in 0..pieces {
-            if let Some(waker) = mailbox.push(&piece, usize::MAX) {
-                waker.wake();
+            if let Some(Call::Wake(task)) = mailbox.push(&piece, usize::MAX) {
+                task.wake();
             }
         }
         take(&mailbox)
@@ -40,12 +40,14 @@ fn push_and_take(bencher: Bencher, pieces: usize) {
 #[divan::bench]
 fn first_push(bencher: Bencher) {
     let piece = piece();
-    bencher.with_inputs(|| Mailbox::new(Tick(0))).bench_local_refs(|mailbox| mailbox.push(&piece, usize::MAX));
+    bencher
+        .with_inputs(|| Arc::new(Mailbox::new(Tick(0))))
+        .bench_local_refs(|mailbox| mailbox.push(&piece, usize::MAX));
 }
 
 /// Looks into an empty one.
 #[divan::bench]
 fn take_nothing(bencher: Bencher) {
-    let mailbox = Mailbox::new(Tick(0));
+    let mailbox = Arc::new(Mailbox::new(Tick(0)));
     bencher.bench_local(|| take(&mailbox));
 }

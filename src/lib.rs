@@ -16,6 +16,8 @@ pub mod wire;
 
 pub mod piece;
 
+pub mod outlet;
+
 pub mod mailbox;
 
 pub mod live;

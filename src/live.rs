@@ -22,21 +22,51 @@ use crate::domain::replay::{Plan, Since};
 use crate::domain::router::{Effect, Recipients, Router};
 use crate::domain::tail::Place;
 use crate::domain::timestamp::Moment;
-use crate::mailbox::{Closing, Mailbox};
+use crate::mailbox::{Call, Closing, Mailbox, Visit};
 use crate::piece::{Piece, PieceDraft};
 use crate::wire::frame;
 
-/// Listeners that have mail and wait for it, to be woken after the lock is given back.
+/// Visits that one task makes, one after the other.
+const VISITS: usize = 256;
+/// Visits after which others get their turn.
+const VISITS_IN_A_ROW: usize = 32;
+
+/// Listeners that have mail: to be woken or visited after the lock is given back.
 #[derive(Debug, Default)]
 #[must_use]
-pub struct Wake(Vec<Waker>);
+pub struct Wake {
+    tasks: Vec<Waker>,
+    visits: Vec<Visit>,
+}
 
 impl Wake {
-    /// Wakes them all.
-    pub fn wake(self) {
-        for waker in self.0 {
-            waker.wake();
+    fn add(&mut self, call: Option<Call>) {
+        match call {
+            Some(Call::Wake(task)) => self.tasks.push(task),
+            Some(Call::Visit(visit)) => self.visits.push(visit),
+            None => {}
         }
+    }
+
+    /// Sees to all of them. Nobody waits until that is done.
+    pub fn wake(mut self) {
+        for task in self.tasks {
+            task.wake();
+        }
+        while !self.visits.is_empty() {
+            let others = self.visits.split_off(self.visits.len().min(VISITS));
+            tokio::spawn(visit(std::mem::replace(&mut self.visits, others)));
+        }
+    }
+}
+
+/// Visits listeners.
+async fn visit(visits: Vec<Visit>) {
+    for (index, visit) in visits.into_iter().enumerate() {
+        if index % VISITS_IN_A_ROW == VISITS_IN_A_ROW - 1 {
+            tokio::task::yield_now().await;
+        }
+        visit.write();
     }
 }
 
@@ -257,7 +287,7 @@ impl Live {
         }
         let text = frame::cursor_frame(Cursor { epoch: self.epoch.clone(), position });
         let piece = Piece::new(&text, self.router.tick(), Some(position));
-        self.wake.0.extend(mailbox.push(&piece, self.max_queue_bytes));
+        self.wake.add(mailbox.push(&piece, self.max_queue_bytes));
     }
 
     /// A heartbeat is due for a part of all listeners, every `of`-th of them. Beside it, positions
@@ -267,7 +297,7 @@ impl Live {
         for place in (part..all).step_by(of) {
             if self.mailboxes.contains(place) {
                 self.tell_head(ListenerId(place as u32));
-                self.wake.0.extend(self.mailboxes[place].beat());
+                self.wake.add(self.mailboxes[place].beat());
             }
         }
         self.hand_out()
@@ -491,6 +521,6 @@ fn push(
 ) {
     for listener in listeners {
         let Some(mailbox) = mailboxes.get(listener.0 as usize) else { continue };
-        wake.0.extend(mailbox.push(piece, max_bytes));
+        wake.add(mailbox.push(piece, max_bytes));
     }
 }

@@ -1,6 +1,5 @@
 //! The mailbox: one listener's bounded queue of encoded pieces, and why it was closed.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +10,8 @@ use parking_lot::Mutex;
 
 use crate::domain::frame::Tick;
 use crate::domain::position::Position;
-use crate::piece::Piece;
+use crate::outlet::Outlet;
+use crate::piece::{Piece, Pieces};
 use crate::progress::Progress;
 
 /// Why a mailbox takes no more.
@@ -39,8 +39,40 @@ struct Queue {
     progress: Option<Progress>,
     /// A heartbeat is due.
     beats: bool,
-    /// Of the listener, while it waits.
-    waker: Option<Waker>,
+    emptier: Emptier,
+}
+
+/// Who empties a mailbox, which all that is put in is told to.
+#[derive(Debug, Default)]
+enum Emptier {
+    /// The listener's task, which is at work.
+    #[default]
+    AtWork,
+    /// The listener's task, which waits.
+    Waiting(Waker),
+    /// Whoever puts mail in, while the listener's task waits.
+    Lent(Waker, Outlet),
+    /// A visitor, who is at work; `is_wanted`: the task wants its outlet back.
+    Visited { task: Waker, is_wanted: bool },
+    /// The listener's task, which was woken and takes its outlet back first.
+    Returned(Outlet),
+}
+
+/// What is to be done about mail that was put in, after the hub's lock is given back.
+#[derive(Debug)]
+#[must_use]
+pub enum Call {
+    /// The listener's task is to be woken.
+    Wake(Waker),
+    /// The mail is to be written right away.
+    Visit(Visit),
+}
+
+/// Mail that can be written without waking the listener's task.
+#[derive(Debug)]
+pub struct Visit {
+    mailbox: Arc<Mailbox>,
+    outlet: Outlet,
 }
 
 /// A client that took something within this time keeps up as well as it can.
@@ -68,8 +100,38 @@ impl Queue {
         std::mem::take(&mut self.beats).then_some(Mail::Beat)
     }
 
+    /// Something was put in: says what is to be done about it.
+    fn call(&mut self, mailbox: &Arc<Mailbox>) -> Option<Call> {
+        match std::mem::take(&mut self.emptier) {
+            Emptier::Waiting(task) => Some(Call::Wake(task)),
+            Emptier::Lent(task, outlet) => {
+                self.emptier = Emptier::Visited { task, is_wanted: false };
+                Some(Call::Visit(Visit { mailbox: mailbox.clone(), outlet }))
+            }
+            busy => {
+                self.emptier = busy;
+                None
+            }
+        }
+    }
+
+    /// Something is up that only the task can do: it is to be woken if it waits.
+    fn recall(&mut self) -> Option<Waker> {
+        match std::mem::take(&mut self.emptier) {
+            Emptier::Waiting(task) => Some(task),
+            Emptier::Lent(task, outlet) => {
+                self.emptier = Emptier::Returned(outlet);
+                Some(task)
+            }
+            busy => {
+                self.emptier = busy;
+                None
+            }
+        }
+    }
+
     fn drop_pieces(&mut self) {
-        self.pieces = VecDeque::new();
+        self.pieces = Pieces::new();
         self.bytes = 0;
     }
 }
@@ -96,9 +158,6 @@ pub struct Mailbox {
     /// The newest position that was put in, for a listener that keeps a cursor.
     position: AtomicU64,
 }
-
-/// Pieces, oldest first.
-pub type Pieces = VecDeque<Arc<Piece>>;
 
 /// Places for pieces that are kept for those to come, of an empty queue.
 const KEPT_PLACES: usize = 8;
@@ -161,10 +220,9 @@ impl Mailbox {
         self.queue.lock().progress = Some(progress);
     }
 
-    /// Adds a piece; whoever waits for it is to be woken. Closes instead if more than `max_bytes`
+    /// Adds a piece; says what is to be done about it. Closes instead if more than `max_bytes`
     /// would wait behind the first piece, or eight times as many for a client that goes on reading.
-    #[must_use]
-    pub fn push(&self, piece: &Arc<Piece>, max_bytes: usize) -> Option<Waker> {
+    pub fn push(self: &Arc<Self>, piece: &Arc<Piece>, max_bytes: usize) -> Option<Call> {
         let mut queue = self.queue.lock();
         if queue.closing.is_some() || queue.overflow == Overflow::Dropped {
             return None;
@@ -179,7 +237,7 @@ impl Mailbox {
                     return None;
                 }
                 queue.closing = Some(Closing::Slow);
-                return queue.waker.take();
+                return queue.recall().map(Call::Wake);
             }
             queue.bytes = waiting;
         }
@@ -187,16 +245,15 @@ impl Mailbox {
         if let Some(position) = piece.position {
             self.position.store(position.0, Ordering::Release);
         }
-        queue.waker.take()
+        queue.call(self)
     }
 
-    /// A heartbeat is due for a listener that wants any; whoever waits for it is to be woken.
-    #[must_use]
-    pub fn beat(&self) -> Option<Waker> {
+    /// A heartbeat is due for a listener that wants any; says what is to be done about it.
+    pub fn beat(self: &Arc<Self>) -> Option<Call> {
         let mut queue = self.queue.lock();
         queue.progress.as_ref()?;
         queue.beats = true;
-        queue.waker.take()
+        queue.call(self)
     }
 
     /// Takes no more; what waits is still written, except for a listener that is too slow.
@@ -204,7 +261,7 @@ impl Mailbox {
         let waker = {
             let mut queue = self.queue.lock();
             queue.closing.get_or_insert(closing);
-            queue.waker.take()
+            queue.recall()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -224,11 +281,37 @@ impl Mailbox {
         if let Some(mail) = queue.take(empty) {
             return Poll::Ready(mail);
         }
-        match &mut queue.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
+        match &mut queue.emptier {
+            Emptier::Waiting(waker) => waker.clone_from(context.waker()),
+            other => *other = Emptier::Waiting(context.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// The same, but lends the outlet while there is none: the task is woken only if there is
+    /// something that a visitor cannot do. [`Mailbox::poll_outlet`] gives it back.
+    pub fn poll_mail_or_lend(&self, outlet: &mut Option<Outlet>, context: &mut Context<'_>) -> Poll<Mail> {
+        let Some(mut lent) = outlet.take() else { return Poll::Pending };
+        let mut queue = self.queue.lock();
+        if let Some(mail) = queue.take(&mut lent.pieces) {
+            *outlet = Some(lent);
+            return Poll::Ready(mail);
+        }
+        queue.emptier = Emptier::Lent(context.waker().clone(), lent);
+        Poll::Pending
+    }
+
+    /// Takes the outlet back that was lent. While it is in use, the task is woken when it is not.
+    pub fn poll_outlet(&self, context: &mut Context<'_>) -> Poll<Outlet> {
+        let mut queue = self.queue.lock();
+        match std::mem::take(&mut queue.emptier) {
+            Emptier::Lent(_, outlet) | Emptier::Returned(outlet) => Poll::Ready(outlet),
+            Emptier::Visited { .. } => {
+                queue.emptier = Emptier::Visited { task: context.waker().clone(), is_wanted: true };
+                Poll::Pending
+            }
+            Emptier::AtWork | Emptier::Waiting(_) => Poll::Pending,
+        }
     }
 
     /// The listener was sent everything up to `tick`.
@@ -239,6 +322,62 @@ impl Mailbox {
     /// Up to where the listener was sent everything.
     pub fn written(&self) -> Tick {
         Tick(self.written.load(Ordering::Acquire))
+    }
+}
+
+impl Visit {
+    /// Writes what waits, as far as there is room. The rest, and all else, is the task's.
+    pub fn write(self) {
+        let Self { mailbox, mut outlet } = self;
+        while let Some(next) = mailbox.next_for_visitor(outlet) {
+            outlet = next;
+            let tick = outlet.last_tick();
+            match outlet.try_write() {
+                Ok(true) => {
+                    if let Some(tick) = tick {
+                        mailbox.mark_written(tick);
+                    }
+                }
+                // What is wrong, the task will find out itself.
+                Ok(false) | Err(_) => return mailbox.return_outlet(outlet),
+            }
+        }
+    }
+}
+
+impl Mailbox {
+    /// Fills an outlet with what waits; none: the visit is over.
+    fn next_for_visitor(&self, mut outlet: Outlet) -> Option<Outlet> {
+        let mut queue = self.queue.lock();
+        match queue.take(&mut outlet.pieces) {
+            Some(Mail::Pieces(pieces)) => outlet.pieces = pieces,
+            Some(Mail::Beat) => outlet.pieces.push_back(Piece::heartbeat()),
+            Some(Mail::Closed(_)) => {
+                drop(queue);
+                self.return_outlet(outlet);
+                return None;
+            }
+            None => {
+                match std::mem::take(&mut queue.emptier) {
+                    Emptier::Visited { task, is_wanted: false } => queue.emptier = Emptier::Lent(task, outlet),
+                    busy => {
+                        queue.emptier = busy;
+                        drop(queue);
+                        self.return_outlet(outlet);
+                    }
+                }
+                return None;
+            }
+        }
+        Some(outlet)
+    }
+
+    /// A visitor gives an outlet back to the listener's task.
+    fn return_outlet(&self, outlet: Outlet) {
+        let before = std::mem::replace(&mut self.queue.lock().emptier, Emptier::Returned(outlet));
+        if let Emptier::Visited { task, .. } = before {
+            task.wake();
+        }
     }
 }
 
@@ -253,7 +392,7 @@ mod tests {
     }
 
     /// Puts a piece in; whether somebody was woken who waits.
-    fn wakes(mailbox: &Mailbox, piece: &Arc<Piece>) -> bool {
+    fn wakes(mailbox: &Arc<Mailbox>, piece: &Arc<Piece>) -> bool {
         mailbox.push(piece, 100).is_some()
     }
 
@@ -264,7 +403,7 @@ mod tests {
 
     #[tokio::test]
     async fn pieces_come_in_order_and_wake_once() {
-        let mailbox = Mailbox::new(Tick(0));
+        let mailbox = Arc::new(Mailbox::new(Tick(0)));
         wait(&mailbox);
         assert!(wakes(&mailbox, &piece(10, 1)));
         assert!(!wakes(&mailbox, &piece(10, 2)));
@@ -276,7 +415,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_piece_may_be_large_but_what_waits_behind_it_is_bounded() {
-        let mailbox = Mailbox::new(Tick(0));
+        let mailbox = Arc::new(Mailbox::new(Tick(0)));
         wakes(&mailbox, &piece(1000, 1));
         wakes(&mailbox, &piece(60, 2));
         assert_eq!(mailbox.closing(), None);
@@ -288,7 +427,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_goes_on_reading_may_lag_more() {
-        let mailbox = Mailbox::new(Tick(0));
+        let mailbox = Arc::new(Mailbox::new(Tick(0)));
         mailbox.watch(Progress::start());
         for tick in 0..9 {
             wakes(&mailbox, &piece(100, tick));
@@ -300,7 +439,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_reads_the_log_is_never_too_slow_but_reads_on() {
-        let mailbox = Mailbox::with_cursor(Tick(0), Position(5));
+        let mailbox = Arc::new(Mailbox::with_cursor(Tick(0), Position(5)));
         for tick in 1..5 {
             wakes(&mailbox, &piece(60, tick)); // dropped at last, until it has read on
         }
@@ -314,7 +453,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_is_written_before_the_end() {
-        let mailbox = Mailbox::new(Tick(0));
+        let mailbox = Arc::new(Mailbox::new(Tick(0)));
         wakes(&mailbox, &piece(10, 1));
         mailbox.close(Closing::Ended);
         mailbox.close(Closing::GoingAway);
@@ -324,7 +463,7 @@ mod tests {
 
     #[tokio::test]
     async fn heartbeats_are_for_open_connections_and_come_after_what_waits() {
-        let mailbox = Mailbox::new(Tick(0));
+        let mailbox = Arc::new(Mailbox::new(Tick(0)));
         assert!(mailbox.beat().is_none());
         wait(&mailbox);
         mailbox.watch(Progress::start());

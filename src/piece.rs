@@ -1,6 +1,7 @@
 //! Pieces: some frames, encoded once for all who get them, ready for each way to listen.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
@@ -30,7 +31,18 @@ pub struct Piece {
     pub position: Option<Position>,
 }
 
+/// Pieces, oldest first.
+pub type Pieces = VecDeque<Arc<Piece>>;
+
+/// The heartbeat of a websocket: an array without events.
+static HEARTBEAT: LazyLock<Arc<Piece>> = LazyLock::new(|| Piece::new("[]", Tick::default(), None));
+
 impl Piece {
+    /// The heartbeat of a websocket.
+    pub fn heartbeat() -> Arc<Self> {
+        HEARTBEAT.clone()
+    }
+
     /// A JSON array that is written already.
     pub fn new(array: &str, tick: Tick, position: Option<Position>) -> Arc<Self> {
         let mut draft = PieceDraft { bytes: vec![0; HEAD_ROOM], position };

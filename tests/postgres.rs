@@ -426,6 +426,12 @@ async fn what_no_replica_has_is_not_acknowledged() {
         admin.execute("SELECT pg_reload_conf()").await.expect("a setting that counts");
     };
     configure("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
+    until("commits to wait for a replica", async || {
+        let mut admin = connect(&url).await;
+        let commit = admin.execute("SELECT pg_logical_emit_message(true, 'channelstream', 'a write')");
+        tokio::time::timeout(Duration::from_millis(300), commit).await.is_err()
+    })
+    .await;
     let message = json!([{"user": "x", "channel": "room", "uuid": Uuid::new_v4(), "message": {"n": 1}}]);
     let begun = Instant::now();
     while begun.elapsed() < DATABASE_TIMEOUT * 3 {

@@ -9,7 +9,9 @@ use crate::domain::frame::Tick;
 use crate::domain::listen::Departure;
 use crate::domain::names::{ConnectionId, ListenerId};
 use crate::domain::replay::Since;
-use crate::mailbox::{Mail, Mailbox, Pieces};
+use crate::mailbox::{Mail, Mailbox};
+use crate::outlet::Outlet;
+use crate::piece::Pieces;
 use crate::progress::Progress;
 
 /// An open listener; dropping it ends it.
@@ -61,9 +63,19 @@ impl Listener {
         self.mailbox.mail().await
     }
 
-    /// Takes mail if there is any; else the task is woken when it comes. See [`Mailbox::poll_mail`].
+    /// See [`Mailbox::poll_mail`].
     pub fn poll_mail(&self, empty: &mut Pieces, context: &mut Context<'_>) -> Poll<Mail> {
         self.mailbox.poll_mail(empty, context)
+    }
+
+    /// See [`Mailbox::poll_mail_or_lend`].
+    pub fn poll_mail_or_lend(&self, outlet: &mut Option<Outlet>, context: &mut Context<'_>) -> Poll<Mail> {
+        self.mailbox.poll_mail_or_lend(outlet, context)
+    }
+
+    /// See [`Mailbox::poll_outlet`].
+    pub fn poll_outlet(&self, context: &mut Context<'_>) -> Poll<Outlet> {
+        self.mailbox.poll_outlet(context)
     }
 
     /// Everything up to `tick` was sent.

@@ -1,15 +1,15 @@
 //! `/ws`: writes a mailbox to a websocket. What the client says is ignored, but that it is there.
 //!
 //! What is shown was encoded once for all who get it and goes straight from there to the socket, all
-//! that waits with as few system calls as it fits in. The websocket library does the rest: the
-//! handshake, reading, answers to pings, and closing.
+//! that waits with as few system calls as it fits in. Mostly that is done by whoever hands it out: the
+//! socket's task lends its outlet to the mailbox and sleeps until there is something to read, or no room
+//! to write. The websocket library does the rest: the handshake, reading, answers to pings, and closing.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Extension;
@@ -20,7 +20,6 @@ use futures_util::future::poll_immediate;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
@@ -33,22 +32,19 @@ use crate::http::patience::Watched;
 use crate::http::query::Query;
 use crate::http::state::AppState;
 use crate::hub::{Backlog, CannotListen, Interrupted, Listener};
-use crate::mailbox::{Closing, Mail, Pieces};
-use crate::piece::Piece;
+use crate::mailbox::{Closing, Mail};
+use crate::outlet::{Outlet, SharedTcp};
+use crate::piece::{Piece, Pieces};
 use crate::progress::Progress;
 
 /// Largest message of a client; none has a meaning.
 const MAX_CLIENT_MESSAGE: usize = 64 << 10;
 /// Small, since an idle socket keeps it.
 const READ_BUFFER: usize = 128;
-/// Most pieces in one system call.
-const MAX_SLICES: usize = 64;
 /// Without progress for this long, a client is too slow.
 const STALLED: Duration = Duration::from_secs(10);
 /// How long a client may take to answer a close.
 const CLOSING: Duration = Duration::from_secs(2);
-/// The heartbeat: an array without events.
-static HEARTBEAT: LazyLock<Arc<Piece>> = LazyLock::new(|| Piece::new("[]", Tick::default(), None));
 
 /// Opens a connection's websocket. The handshake also succeeds for an unknown connection, which is
 /// then closed with 4001: a browser cannot read a refused handshake.
@@ -108,12 +104,13 @@ async fn serve(upgrade: OnUpgrade, progress: Progress, listener: Option<(Listene
     }
 }
 
-/// A websocket, what is being written to it, and how its client takes that.
+/// A websocket. What the library does not write goes through the outlet.
 struct Socket {
-    stream: WebSocketStream<TcpStream>,
-    ear: Ear,
-    outgoing: Outgoing,
-    progress: Progress,
+    stream: WebSocketStream<SharedTcp>,
+    /// None: it is lent to the mailbox.
+    outlet: Option<Outlet>,
+    /// The library may have something to say, which goes before all else.
+    is_behind: bool,
 }
 
 impl Socket {
@@ -125,78 +122,88 @@ impl Socket {
             .max_frame_size(Some(MAX_CLIENT_MESSAGE))
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0);
-        let (tcp, early) = (parts.io.into_inner().into_inner(), parts.read_buf.to_vec());
-        let stream = WebSocketStream::from_partially_read(tcp, early, Role::Server, Some(config)).await;
-        Some(Self { stream, ear: Ear::default(), outgoing: Outgoing::default(), progress })
+        let (tcp, early) = (Arc::new(parts.io.into_inner().into_inner()), parts.read_buf.to_vec());
+        let outlet = Some(Outlet::new(tcp.clone(), progress));
+        let stream = WebSocketStream::from_partially_read(SharedTcp(tcp), early, Role::Server, Some(config)).await;
+        Some(Self { stream, outlet, is_behind: false })
     }
 
     /// Writes what was missed, page by page, as fast as the client takes it, and the marker.
     async fn catch_up(&mut self, mut backlog: Box<Backlog>) -> Result<(), End> {
         loop {
             match backlog.next().await {
-                Ok(Some(piece)) => self.write(Pieces::from([piece])).await?,
+                Ok(Some(piece)) => self.put([piece].into()),
                 Ok(None) => break,
                 Err(Interrupted::Closed(closing)) => return Err(End::Ours(closing)),
                 // The client has to come back, with the cursor that it has.
                 Err(Interrupted::Store) => return Err(End::Ours(Closing::GoingAway)),
             }
+            self.write().await?;
         }
-        match backlog.marker(None) {
-            Some(marker) => self.write(Pieces::from([marker])).await,
-            None => Ok(()),
-        }
+        self.put(backlog.marker(None).into_iter().collect());
+        self.write().await.map(|_| ())
     }
 
-    /// Writes all mail until there is an end.
+    /// Sees to it that all mail is written, until there is an end.
     async fn show(&mut self, listener: &Listener) -> End {
         loop {
-            let (heard, mail) = poll_fn(|context| self.poll_turn(listener, context)).await;
-            match heard {
-                Some(Some(Ok(Message::Close(_)))) => return End::ByClient,
-                Some(None | Some(Err(_))) => return End::Lost,
+            match poll_fn(|context| self.poll_turn(listener, context)).await {
+                Turn::Heard(Some(Ok(Message::Close(_)))) => return End::ByClient,
+                Turn::Heard(None | Some(Err(_))) => return End::Lost,
                 // The library may have something to say to that.
-                Some(Some(Ok(_))) => self.outgoing.is_behind = true,
-                None => {}
+                Turn::Heard(Some(Ok(_))) => self.is_behind = true,
+                Turn::Mail(Mail::Closed(closing)) => return End::Ours(closing),
+                Turn::Mail(Mail::Beat) => self.put([Piece::heartbeat()].into()),
+                Turn::Mail(Mail::Pieces(pieces)) => self.put(pieces),
+                Turn::Rest => {}
             }
-            let (pieces, tick) = match mail {
-                Some(Mail::Pieces(pieces)) => {
-                    let tick = pieces.back().map(|piece| piece.tick);
-                    (pieces, tick)
-                }
-                Some(Mail::Beat) => (Pieces::from([HEARTBEAT.clone()]), None),
-                Some(Mail::Closed(closing)) => return End::Ours(closing),
-                None => continue,
-            };
-            if let Err(end) = self.write(pieces).await {
-                return end;
-            }
-            if let Some(tick) = tick {
-                listener.mark_written(tick);
+            match self.write().await {
+                Ok(Some(tick)) => listener.mark_written(tick),
+                Ok(None) => {}
+                Err(end) => return end,
             }
         }
     }
 
-    /// What is to be done next: something that was heard, or mail, or both.
-    fn poll_turn(&mut self, listener: &Listener, context: &mut Context<'_>) -> Poll<(Option<Heard>, Option<Mail>)> {
-        let heard = self.ear.listen(&mut self.stream, context);
-        match listener.poll_mail(&mut self.outgoing.pieces, context) {
-            Poll::Ready(mail) => Poll::Ready((heard, Some(mail))),
-            Poll::Pending if heard.is_some() => Poll::Ready((heard, None)),
-            Poll::Pending => Poll::Pending,
+    /// What is to be done next. While that is nothing, the outlet is lent to the mailbox.
+    fn poll_turn(&mut self, listener: &Listener, context: &mut Context<'_>) -> Poll<Turn> {
+        let outlet = match &mut self.outlet {
+            Some(outlet) => outlet,
+            lent => lent.insert(ready!(listener.poll_outlet(context))),
+        };
+        if !outlet.pieces.is_empty() {
+            return Poll::Ready(Turn::Rest);
+        }
+        if let Poll::Ready(heard) = self.stream.poll_next_unpin(context) {
+            return Poll::Ready(Turn::Heard(heard));
+        }
+        listener.poll_mail_or_lend(&mut self.outlet, context).map(Turn::Mail)
+    }
+
+    /// Pieces are to be written, each a websocket message.
+    fn put(&mut self, pieces: Pieces) {
+        if let Some(outlet) = &mut self.outlet {
+            outlet.pieces = pieces;
         }
     }
 
-    /// Writes pieces, each a websocket message.
-    async fn write(&mut self, pieces: Pieces) -> Result<(), End> {
-        let Self { stream, outgoing, progress, .. } = self;
-        outgoing.pieces = pieces;
-        let mut writing = pin!(outgoing.write(stream, progress));
+    /// Writes all that is to be written. The place of the last frame among it.
+    async fn write(&mut self) -> Result<Option<Tick>, End> {
+        let Self { stream, outlet: Some(outlet), is_behind } = self else { return Ok(None) };
+        let (tick, progress) = (outlet.last_tick(), outlet.progress().clone());
+        let mut writing = pin!(async {
+            if *is_behind {
+                stream.flush().await.map_err(io::Error::other)?;
+                *is_behind = false;
+            }
+            poll_fn(|context| outlet.poll_write(context)).await
+        });
         // Nearly always there is room for all of it.
         let written = match poll_immediate(writing.as_mut()).await {
             Some(written) => written,
-            None => Box::pin(in_time(progress, writing)).await?,
+            None => Box::pin(in_time(&progress, writing)).await?,
         };
-        written.map_err(|_| End::Lost)
+        written.map(|()| tick).map_err(|_| End::Lost)
     }
 
     /// Closes the socket, gives the client time to answer, and ends its TCP connection.
@@ -210,9 +217,10 @@ impl Socket {
         };
         let frame = CloseFrame { code: code.into(), reason: reason.into() };
         let tell = async {
-            // A message that was begun has to end first.
-            self.outgoing.pieces.truncate(usize::from(self.outgoing.written > 0));
-            self.outgoing.write(&mut self.stream, &self.progress).await?;
+            if let Some(outlet) = &mut self.outlet {
+                outlet.finish_begun();
+                poll_fn(|context| outlet.poll_write(context)).await?;
+            }
             self.stream.send(Message::Close(Some(frame))).await.map_err(io::Error::other)
         };
         if let Ok(Ok(())) = timeout(CLOSING, tell).await {
@@ -228,49 +236,14 @@ impl Socket {
     }
 }
 
-/// What a client said; none: the socket ended.
-type Heard = Option<Result<Message, tokio_tungstenite::tungstenite::Error>>;
-
-/// Reads a socket only when there may be something to read: nearly always its task wakes for mail.
-#[derive(Default)]
-struct Ear {
-    /// Woken by the socket.
-    waker: Option<(Arc<EarWaker>, Waker)>,
-}
-
-/// Notes that there may be something to read, and wakes the task.
-struct EarWaker {
-    is_woken: AtomicBool,
-    task: Waker,
-}
-
-impl Wake for EarWaker {
-    fn wake(self: Arc<Self>) {
-        self.is_woken.store(true, Ordering::Release);
-        self.task.wake_by_ref();
-    }
-}
-
-impl Ear {
-    /// What is heard, if anything is. If not, the task of `context` is woken when there is.
-    fn listen(&mut self, stream: &mut WebSocketStream<TcpStream>, context: &mut Context<'_>) -> Option<Heard> {
-        let known = self.waker.take().filter(|(ear, _)| ear.task.will_wake(context.waker()));
-        let (ear, waker) = self.waker.insert(known.unwrap_or_else(|| {
-            let ear = Arc::new(EarWaker { is_woken: AtomicBool::new(true), task: context.waker().clone() });
-            (ear.clone(), Waker::from(ear))
-        }));
-        if !ear.is_woken.swap(false, Ordering::AcqRel) {
-            return None;
-        }
-        match stream.poll_next_unpin(&mut Context::from_waker(waker)) {
-            Poll::Ready(heard) => {
-                // There may be more.
-                ear.is_woken.store(true, Ordering::Release);
-                Some(heard)
-            }
-            Poll::Pending => None,
-        }
-    }
+/// What a socket's task has to do.
+enum Turn {
+    /// The client said something; none: the socket ended.
+    Heard(Option<Result<Message, tokio_tungstenite::tungstenite::Error>>),
+    /// Something came that is to be written, or the end.
+    Mail(Mail),
+    /// What a visitor had no room for is to be written.
+    Rest,
 }
 
 /// Waits for a step of writing as long as the client takes something now and then.
@@ -281,65 +254,6 @@ async fn in_time<T>(progress: &Progress, mut step: impl Future<Output = T> + Unp
             Ok(done) => return Ok(done),
             Err(_) if progress.last().elapsed() < STALLED => since = progress.last().into(),
             Err(_) => return Err(End::Ours(Closing::Slow)),
-        }
-    }
-}
-
-/// Pieces that are being written.
-#[derive(Default)]
-struct Outgoing {
-    pieces: Pieces,
-    /// Bytes of the first that are written.
-    written: usize,
-    /// What the library writes goes first.
-    is_behind: bool,
-}
-
-impl Outgoing {
-    /// Writes them all.
-    async fn write(&mut self, stream: &mut WebSocketStream<TcpStream>, progress: &Progress) -> io::Result<()> {
-        if self.is_behind {
-            stream.flush().await.map_err(io::Error::other)?;
-            self.is_behind = false;
-        }
-        poll_fn(|context| self.poll_write(stream.get_mut(), progress, context)).await
-    }
-
-    fn poll_write(
-        &mut self,
-        tcp: &mut TcpStream,
-        progress: &Progress,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        while let Some(first) = self.pieces.front() {
-            let rest = &first.message()[self.written..];
-            let written = if self.pieces.len() == 1 {
-                ready!(Pin::new(&mut *tcp).poll_write(context, rest))?
-            } else {
-                let mut slices = [IoSlice::new(rest); MAX_SLICES];
-                for (slice, piece) in slices[1..].iter_mut().zip(self.pieces.iter().skip(1)) {
-                    *slice = IoSlice::new(piece.message());
-                }
-                let count = self.pieces.len().min(MAX_SLICES);
-                ready!(Pin::new(&mut *tcp).poll_write_vectored(context, &slices[..count]))?
-            };
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            progress.note();
-            self.advance(written);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// So many bytes were written.
-    fn advance(&mut self, bytes: usize) {
-        self.written += bytes;
-        while let Some(first) = self.pieces.front()
-            && self.written >= first.message().len()
-        {
-            self.written -= first.message().len();
-            self.pieces.pop_front();
         }
     }
 }
