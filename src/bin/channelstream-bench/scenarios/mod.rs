@@ -2,6 +2,7 @@
 
 mod big_store;
 mod fan_out;
+mod locks;
 mod reconnect_storm;
 
 use clap::Subcommand;
@@ -11,6 +12,7 @@ use clap::Subcommand;
 pub enum Scenario {
     FanOut(fan_out::Options),
     BigStore(big_store::Options),
+    Locks(locks::Options),
     ReconnectStorm(reconnect_storm::Options),
 }
 
@@ -20,6 +22,7 @@ impl Scenario {
         match self {
             Self::FanOut(options) => fan_out::run(options).await,
             Self::BigStore(options) => big_store::run(options).await,
+            Self::Locks(options) => locks::run(options).await,
             Self::ReconnectStorm(options) => reconnect_storm::run(options).await,
         }
     }
