@@ -25,7 +25,7 @@ use crate::domain::router::{Needs, Router};
 use crate::domain::tail::Place;
 use crate::domain::timestamp::Moment;
 use crate::live::{Live, Ticket};
-use crate::lock::{Lock, Purpose};
+use crate::lock::{Guard, Lock, Purpose};
 use crate::store::{Batch, Store, StoreError};
 
 /// Most requests that wait; more are told that the server is too busy.
@@ -36,8 +36,10 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 const MAX_BATCH: usize = 1_024;
 /// Most bytes of request bodies in one batch, but for a single larger one.
 const MAX_BATCH_BYTES: usize = 512 << 10;
-/// How long the lock is held while a batch is applied before others get their turn.
-const SLICE: Duration = Duration::from_millis(1);
+/// How long the lock is held while a batch is decided or applied before others get their turn.
+const SLICE: Duration = Duration::from_micros(500);
+/// Most events that are applied in any case before others get their turn.
+const TOGETHER: usize = 256;
 /// How often the store is looked at while there is nothing to commit.
 const CHECK: Duration = Duration::from_secs(1);
 /// Most entries of one tail that are read at a time.
@@ -72,13 +74,47 @@ impl From<Refusal> for Failure {
 trait Pending: Send + Sync {
     fn needs(&self, router: &Router, needs: &mut Needs);
     fn decide(&mut self, router: &Router, draft: &mut Draft<'_>) -> Result<(), Undecided>;
-    /// Its events were applied: answers.
-    fn applied(self: Box<Self>, router: &Router, moment: Moment);
+    /// Its events were applied: it can be answered.
+    fn applied(self: Box<Self>, router: &Router, moment: Moment) -> Box<dyn Answer>;
     fn failed(self: Box<Self>, failure: Failure);
     /// Whoever sent it has been told that it failed.
     fn is_expired(&self) -> bool;
     fn bytes(&self) -> usize;
     fn ticket(&self) -> Ticket;
+}
+
+/// What a request is answered with.
+trait Answer {
+    /// Looks at some of what it shows; true if there is more.
+    fn look(&mut self, router: &Router, moment: Moment) -> bool;
+    fn send(self: Box<Self>);
+}
+
+struct Outcome<O: Operation> {
+    outcome: O::Outcome,
+    answer: oneshot::Sender<Result<O::Outcome, Failure>>,
+}
+
+impl<O: Operation> Answer for Outcome<O> {
+    fn look(&mut self, router: &Router, moment: Moment) -> bool {
+        O::look(&mut self.outcome, router, moment)
+    }
+
+    fn send(self: Box<Self>) {
+        // Nobody listening to the answer is no reason not to have done it.
+        let _ = self.answer.send(Ok(self.outcome));
+    }
+}
+
+/// Nobody waits for an answer.
+struct NoAnswer;
+
+impl Answer for NoAnswer {
+    fn look(&mut self, _router: &Router, _moment: Moment) -> bool {
+        false
+    }
+
+    fn send(self: Box<Self>) {}
 }
 
 struct Request<O: Operation> {
@@ -98,9 +134,8 @@ impl<O: Operation> Pending for Request<O> {
         self.operation.decide(router, draft)
     }
 
-    fn applied(self: Box<Self>, router: &Router, moment: Moment) {
-        // Nobody listening to the answer is no reason not to have done it.
-        let _ = self.answer.send(Ok(self.operation.outcome(router, moment)));
+    fn applied(self: Box<Self>, router: &Router, moment: Moment) -> Box<dyn Answer> {
+        Box::new(Outcome::<O> { outcome: self.operation.outcome(router, moment), answer: self.answer })
     }
 
     fn failed(self: Box<Self>, failure: Failure) {
@@ -130,7 +165,9 @@ impl Pending for OwnTrim {
         Trim.decide(router, draft)
     }
 
-    fn applied(self: Box<Self>, _router: &Router, _moment: Moment) {}
+    fn applied(self: Box<Self>, _router: &Router, _moment: Moment) -> Box<dyn Answer> {
+        Box::new(NoAnswer)
+    }
 
     fn failed(self: Box<Self>, _failure: Failure) {}
 
@@ -210,9 +247,10 @@ impl Journal {
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + self.patience;
         {
+            let places = operation.shows_in();
             // Tickets are handed in in their order.
             let mut live = self.live.lock(Purpose::Depart);
-            let ticket = live.depart(operation.shows_in());
+            let ticket = live.depart(places);
             place.send(Box::new(Request { operation, answer, deadline, ticket, room }));
         }
         match tokio::time::timeout_at(deadline.into(), answered).await {
@@ -439,8 +477,10 @@ impl Writer {
         let mut needs = Needs::default();
         let mut live = self.live.lock(Purpose::Need);
         for request in requests {
+            live = self.give_way(live, Purpose::Need);
             request.needs(&live.router, &mut needs);
         }
+        live = self.give_way(live, Purpose::Need);
         live.router.retain_missing(&mut needs, self.clock.now());
         needs
     }
@@ -476,9 +516,11 @@ impl Writer {
         let moment = self.clock.now();
         let mut live = self.live.lock(Purpose::Load);
         for name in &needs.channels {
+            live = self.give_way(live, Purpose::Load);
             live.router.load_channel(name, channels.remove(name), moment);
         }
         for name in &needs.users {
+            live = self.give_way(live, Purpose::Load);
             live.router.load_user(name, users.remove(name), moment);
         }
         Ok(Found { held, positions })
@@ -499,9 +541,14 @@ impl Writer {
         while let Some(mut request) = requests.pop_front() {
             draft.begin();
             let start = draft.event_count();
-            match request.decide(&live.router, &mut draft) {
+            let mut result = request.decide(&live.router, &mut draft);
+            while result == Err(Undecided::More) {
+                live = self.give_way(live, Purpose::Decide);
+                result = request.decide(&live.router, &mut draft);
+            }
+            match result {
                 Ok(()) => decided.push((request, start..draft.event_count())),
-                Err(Undecided::Later) => {
+                Err(Undecided::Later | Undecided::More) => {
                     draft.take_back();
                     requests.push_front(request);
                     break;
@@ -511,6 +558,8 @@ impl Writer {
                     refused.push((request, refusal));
                 }
             }
+            // What is decided on changes nowhere but here.
+            live = self.give_way(live, Purpose::Decide);
         }
         let (events, reloads) = draft.finish();
         for (request, refusal) in refused {
@@ -582,30 +631,55 @@ impl Writer {
         }
     }
 
-    /// Applies what was decided, request by request, and answers; others get the lock in between.
+    /// Applies what was decided, in its order, and answers; others get the lock in between.
     fn apply(&self, decided: Decided, events: &[Event], reloaded: Vec<(ChannelName, Channel)>, moment: Moment) {
         let mut live = self.live.lock(Purpose::Apply);
-        let mut since = Instant::now();
+        let mut together = 0;
         for (request, range) in decided {
-            live.apply(&events[range], moment);
-            live.arrive(request.ticket());
-            request.applied(&live.router, moment);
-            if since.elapsed() > SLICE {
-                let wake = live.hand_out();
-                drop(live);
-                wake.wake();
-                live = self.live.lock(Purpose::Apply);
-                since = Instant::now();
+            for event in &events[range] {
+                together += 1;
+                // What becomes one piece is not taken apart, unless it is much.
+                if together > TOGETHER || !live.is_collecting_for(event) {
+                    live = self.give_way(live, Purpose::Apply);
+                    together = 0;
+                }
+                live.apply(std::slice::from_ref(event), moment);
             }
+            live.arrive(request.ticket());
+            let mut answer = request.applied(&live.router, moment);
+            while answer.look(&live.router, moment) {
+                live = self.give_way(live, Purpose::Apply);
+            }
+            answer.send();
         }
         for (name, channel) in reloaded {
+            live = self.give_way(live, Purpose::Apply);
             live.router.reload_history(&name, channel);
         }
-        live.show_parked(None, moment);
+        let mut live = self.show_parked(live, moment);
         live.router.unload_idle(moment);
+        let (wake, garbage) = (live.hand_out(), live.router.take_garbage());
+        drop(live);
+        wake.wake();
+        drop(garbage);
+    }
+
+    fn show_parked<'a>(&'a self, mut live: Guard<'a, Live>, moment: Moment) -> Guard<'a, Live> {
+        while live.show_parked(None, moment, Instant::now() + SLICE) {
+            live = self.give_way(live, Purpose::Apply);
+        }
+        live
+    }
+
+    /// Lets others have the lock if it was held for long enough.
+    fn give_way<'a>(&'a self, mut live: Guard<'a, Live>, purpose: Purpose) -> Guard<'a, Live> {
+        if live.held() < SLICE {
+            return live;
+        }
         let wake = live.hand_out();
         drop(live);
         wake.wake();
+        self.live.lock(purpose)
     }
 
     fn fail(&self, requests: impl Iterator<Item = Box<dyn Pending>>, failure: Failure) {
@@ -614,7 +688,7 @@ impl Writer {
             live.arrive(request.ticket());
             request.failed(failure);
         }
-        live.show_parked(None, self.clock.now());
+        let mut live = self.show_parked(live, self.clock.now());
         let wake = live.hand_out();
         drop(live);
         wake.wake();

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::message::Audience;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
+use crate::domain::roster::Roster;
 use crate::domain::state::{Profile, PublicKeys, StateValue, UserState};
 
 /// Writes a domain value as JSON.
@@ -68,6 +69,12 @@ impl Serialize for Json<'_, ChannelName> {
 impl Serialize for Json<'_, ConnectionId> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.0.serialize(serializer)
+    }
+}
+
+impl Serialize for Json<'_, Roster> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(Json))
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Instant;
 
 use hashbrown::HashMap;
 use indexmap::IndexMap;
@@ -213,17 +214,20 @@ impl Live {
         }
     }
 
-    /// Shows parked messages that wait for nothing any more; `overdue`: these in any case.
-    /// [`Live::hand_out`] must follow before the lock is given back.
-    pub fn show_parked(&mut self, overdue: Option<u64>, moment: Moment) {
+    /// Shows parked messages that wait for nothing any more; `overdue`: these in any case. True if
+    /// there are more of them `until` when it may go on. [`Live::hand_out`] must follow before the
+    /// lock is given back.
+    pub fn show_parked(&mut self, overdue: Option<u64>, moment: Moment, until: Instant) -> bool {
         if self.parked.is_empty() {
-            return;
+            return false;
         }
         let first_under_way = self.under_way.first().copied();
         let mut waiting = VecDeque::new();
+        let mut more = false;
         for mut parked in std::mem::take(&mut self.parked) {
             let free = first_under_way.is_none_or(|first| parked.behind < first);
-            if free || overdue == Some(parked.number) {
+            more |= free && Instant::now() >= until;
+            if free && !more || overdue == Some(parked.number) {
                 let unparked = if parked.post.is_ephemeral(&self.router) {
                     self.show_unstored(&mut parked.post, moment);
                     Unparked::Shown(parked.post.posted)
@@ -237,6 +241,7 @@ impl Live {
             }
         }
         self.parked = waiting;
+        more
     }
 
     /// Decides and applies messages that nothing stores.
@@ -352,6 +357,17 @@ impl Live {
         }
     }
 
+    /// Whether what an event shows would go into the piece that is being made.
+    pub fn is_collecting_for(&self, event: &Event) -> bool {
+        let channel = match event {
+            Event::Posted { message, .. } => &message.channel,
+            Event::Edited { edit, .. } => &edit.channel,
+            Event::Deleted { deletion, .. } => &deletion.channel,
+            _ => return false,
+        };
+        self.run.as_ref().is_some_and(|run| Some(&run.channel) == channel.as_ref())
+    }
+
     fn piece_of(&self, shown: &Frame, tick: Tick) -> Arc<Piece> {
         PieceDraft::new(shown, false, &self.epoch).finish(tick)
     }
@@ -461,10 +477,15 @@ impl Live {
         self.mailboxes.try_remove(listener.0 as usize);
     }
 
-    /// The mailboxes of all who listen; those who come later are sent away at once.
-    pub fn stop_serving(&mut self) -> Vec<Arc<Mailbox>> {
+    /// Who comes from now on is sent away at once.
+    pub fn stop_serving(&mut self) {
         self.served = false;
-        self.mailboxes.iter().map(|(_, mailbox)| mailbox.clone()).collect()
+    }
+
+    /// The mailboxes of those who listen at some of the places; none: there are no more places.
+    pub fn mailboxes(&self, places: std::ops::Range<usize>) -> Option<Vec<Arc<Mailbox>>> {
+        let end = self.mailboxes.capacity();
+        (places.start < end).then(|| places.filter_map(|place| self.mailboxes.get(place)).cloned().collect())
     }
 }
 

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{Socket, TestServer, list, numbers, texts};
+use support::{Socket, TestServer, in_order, list, numbers, texts, without};
 
 async fn with_history(server: &TestServer, channels: &[&str]) {
     for channel in channels {
@@ -248,4 +248,139 @@ async fn deletions_and_what_they_meet_leave_nothing_half() {
         let (before, after) = (support::without(before, &["last_active"]), support::without(after, &["last_active"]));
         assert_eq!(before, after, "round {round}");
     }
+}
+
+// ---- Much at once ----
+
+/// Has an answer that comes in parts: many channels, some of them in memory, with many members.
+async fn crowded(server: &TestServer) {
+    let names = |range: std::ops::Range<u32>| range.map(|number| format!("room-{number:04}"));
+    let settings: serde_json::Map<String, Value> =
+        names(0..1_200).map(|name| (name, json!({"store_history": true}))).collect();
+    server.post("/channel_config", settings.into()).await;
+    for number in [0, 600, 1_199] {
+        server.say(&format!("room-{number:04}"), 0..5).await;
+    }
+    for user in ["ann", "bob", "cat"] {
+        let state =
+            json!({"username": user, "channels": names(500..700).collect::<Vec<_>>(), "user_state": {"of": user}});
+        server.post("/connect", state).await;
+    }
+}
+
+fn users(answer: &Value) -> Vec<(&str, &Value)> {
+    let mut users: Vec<_> =
+        list(&answer["users"]).iter().map(|user| (user["user"].as_str().unwrap(), &user["state"])).collect();
+    users.sort_by_key(|(name, _)| *name);
+    users
+}
+
+#[tokio::test]
+async fn a_long_answer_comes_in_parts_and_is_one_document() {
+    let mut server = TestServer::start().await;
+    crowded(&server).await;
+    for restart in [false, true] {
+        if restart {
+            // All but channels with members leaves memory.
+            server.restart().await;
+        }
+        let answer = server.send("POST", "/info", "").await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+        assert_eq!((answer.header("content-length"), answer.header("transfer-encoding")), ("", "chunked"));
+        let info = in_order(answer.json());
+        let names: Vec<&String> = info["channels"].as_object().unwrap().keys().collect();
+        assert_eq!(names.len(), 1_200);
+        let (of_ann, of_bob, of_cat) = (json!({"of": "ann"}), json!({"of": "bob"}), json!({"of": "cat"}));
+        assert_eq!(users(&info), [("ann", &of_ann), ("bob", &of_bob), ("cat", &of_cat)]);
+        assert_eq!(numbers(list(&info["channels"]["room-1199"]["history"])), [0, 1, 2, 3, 4]);
+        assert_eq!(info["channels"]["room-0500"]["users"], json!(["ann", "bob", "cat"]));
+        assert_eq!(info["channels"]["room-0699"]["total_connections"], 3);
+        let positions: Vec<usize> = [0, 499, 500, 1_199]
+            .iter()
+            .map(|number| answer.text.find(&format!("\"room-{number:04}\"")).unwrap())
+            .collect();
+        assert!(positions.is_sorted(), "in the order in which they were made");
+
+        let bare = json!({"info": {"include_history": false, "include_users": false}});
+        let bare = server.post("/info", bare).await;
+        let hidden = ["history", "users"];
+        assert_eq!(without(bare.clone(), &hidden), without(info.clone(), &hidden));
+        assert!(bare["channels"].as_object().unwrap().values().all(|channel| channel["history"] == json!([])));
+        assert_eq!(bare["users"], json!([]));
+    }
+}
+
+#[tokio::test]
+async fn the_admin_report_comes_in_parts_as_well() {
+    let server = TestServer::start().await;
+    crowded(&server).await;
+    let answer = server.send("POST", "/admin/admin.json", "").await;
+    assert_eq!((answer.status, answer.header("transfer-encoding")), (200, "chunked"));
+    let report = answer.json();
+    let keys: Vec<&String> = report.as_object().unwrap().keys().collect();
+    assert_eq!(keys.len(), 10, "{keys:?}");
+    assert_eq!((&report["unique_user_count"], &report["total_connections"]), (&json!(3), &json!(3)));
+    assert_eq!((&report["total_channels"], &report["total_unique_messages"]), (&json!(1_200), &json!(15)));
+    assert_eq!(report["channels"].as_object().unwrap().len(), 1_200);
+    assert_eq!(users(&report).iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["ann", "bob", "cat"]);
+    assert!(report["version"].is_string() && report["uptime"].as_str().unwrap().starts_with("0:00:"));
+    assert_eq!(
+        server.send("POST", "/info", "{\"info\": {\"channels\": [\"room-0001\"]}}").await.header("transfer-encoding"),
+        ""
+    );
+}
+
+#[tokio::test]
+async fn many_messages_of_which_nothing_is_stored_come_in_their_order() {
+    let server = TestServer::start().await;
+    let ann = server.connect("ann", &["one", "two"]).await;
+    let mut socket = Socket::open(&server, &ann).await;
+    let messages: Vec<Value> = (0..2_000)
+        .map(|n| json!({"user": "x", "channel": if n % 3 == 0 { "one" } else { "two" }, "message": {"n": n}}))
+        .collect();
+    let posted = server.post("/message", messages.into()).await;
+    assert_eq!(numbers(list(&posted)), (0..2_000).collect::<Vec<_>>());
+    assert_eq!(numbers(&socket.take(2_000).await), (0..2_000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_request_may_name_many_channels() {
+    let server = TestServer::start().await;
+    let names: Vec<String> = (0..1_500).map(|number| format!("room-{number:04}")).collect();
+    let repeated: Vec<&String> = names.iter().chain(&names[..700]).collect();
+    let connect = json!({"username": "ann", "channels": repeated, "since": "earliest"});
+    let connected = server.post("/connect", connect).await;
+    assert_eq!(list(&connected["channels"]).len(), 2_200);
+    assert_eq!(connected["channels_info"]["channels"].as_object().unwrap().len(), 1_500);
+    assert_eq!(connected["channels_info"]["channels"]["room-1499"]["users"], json!(["ann"]));
+    let id = &connected["conn_id"];
+
+    let removed = server.post("/unsubscribe", json!({"conn_id": id, "channels": names[500..]})).await;
+    assert_eq!((&removed["unsubscribed_from"], &removed["channels"]), (&json!(names[500..]), &json!(names[..500])));
+    let added = server.post("/subscribe", json!({"conn_id": id, "channels": repeated})).await;
+    assert_eq!((&added["subscribed_to"], &added["channels"]), (&json!(names[500..]), &json!(names)));
+    assert_eq!(added["channels_info"]["channels"].as_object().unwrap().len(), 1_500);
+    assert_eq!(list(&added["channels_info"]["users"]).len(), 1);
+    let settings: serde_json::Map<String, Value> =
+        names.iter().map(|name| (name.clone(), json!({"notify_state": true}))).collect();
+    let configured = server.post("/channel_config", settings.into()).await;
+    assert_eq!(configured["channels"].as_object().unwrap().len(), 1_500);
+    let info = server.post("/info", json!({"info": {"include_history": false}})).await;
+    let channels = info["channels"].as_object().unwrap();
+    assert!(channels.len() == 1_500 && channels.values().all(|channel| channel["total_connections"] == 1));
+    assert!(channels.values().all(|channel| channel["settings"]["notify_state"] == true));
+}
+
+#[tokio::test]
+async fn a_user_with_many_connections_is_forgotten_with_all_of_them() {
+    let server = TestServer::start().await;
+    for _ in 0..600 {
+        server.connect("ann", &["room"]).await;
+    }
+    let mut socket = Socket::open(&server, &server.connect("ann", &["room"]).await).await;
+    assert_eq!(server.channel("room").await["total_connections"], 601);
+    server.ask("DELETE", "/user", json!({"user": "ann"})).await;
+    let room = server.channel("room").await;
+    assert_eq!((&room["total_connections"], &room["users"]), (&json!(0), &json!([])));
+    assert_eq!(socket.closed().await, 4001);
 }

@@ -16,12 +16,13 @@ use channelstream::domain::channel::Members;
 use channelstream::domain::event::Event;
 use channelstream::domain::frame::Tick;
 use channelstream::domain::names::{ChannelName, ConnectionId, Username};
+use channelstream::domain::router::PARTS;
 use channelstream::domain::timestamp::Moment;
 use channelstream::domain::user::INBOX_SIZE;
 use channelstream::domain::view::InfoOptions;
 
 use script::model::{Connection, Entry, Frame, Model, Recent, pairs};
-use script::server::Server;
+use script::server::{Server, look_at};
 use script::step::{Request, Step, parse, request};
 use script::text::{channel, connection, frame_text, join, labelled, logged_text, state_text, user, view_text};
 
@@ -412,7 +413,11 @@ impl Walk {
         assert!(user.profile.public_keys().iter().map(|key| &**key).eq(&known.public), "public keys of {name} {when}");
         assert_eq!(user.connections.len(), ids.len(), "connections of {name} {when}");
         assert_eq!(user.connections.iter().copied().collect::<BTreeSet<_>>(), ids, "connections of {name} {when}");
-        assert_eq!(router.connected_users().any(|(user, _)| user == name), !ids.is_empty(), "{name} {when}");
+        assert_eq!(
+            (0..PARTS).flat_map(|part| router.connected_users(part)).any(|(user, _)| user == name),
+            !ids.is_empty(),
+            "{name} {when}"
+        );
         assert_eq!(user.created.0, known.created, "when {name} was created {when}");
         for channel in CHANNELS.map(channel) {
             let floor = router.floor(name, &channel, self.server.moment().utc);
@@ -464,9 +469,10 @@ impl Walk {
             names.iter().filter(|name| self.server.router.channel(name).is_some()).collect();
         for viewer in [None, Some(user("ann"))] {
             let options = InfoOptions::default();
-            let view = self.server.router.view(in_memory.clone(), &options, viewer.as_ref(), self.server.moment());
+            let names = in_memory.iter().map(|name| (*name).clone()).collect();
+            let view = look_at(&self.server.router, names, &options, viewer.clone(), self.server.moment());
             let expected = self.model.view(in_memory.iter().copied(), viewer.as_ref());
-            assert_eq!(view_text(&view), expected, "for {viewer:?} {when}");
+            assert_eq!(view_text(&view, &self.server.router), expected, "for {viewer:?} {when}");
         }
     }
 }

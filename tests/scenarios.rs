@@ -2739,6 +2739,28 @@ fn a_forgotten_user_has_no_floors() {
     );
 }
 
+#[test]
+fn a_channel_that_was_forgotten_and_is_there_again_has_new_floors() {
+    check(
+        "
+        ann connects a1 to news, sport configured history
+        post to news 'one'
+        delete channel news
+        show floors @ann
+        a1 subscribes to news configured history
+        show floors @ann
+        delete channel news
+        delete channel sport
+        show floors @ann
+        ",
+        expect![[r#"
+            floors of ann: sport after #0
+            floors of ann: news after #1, sport after #0
+            no floors of ann
+        "#]],
+    );
+}
+
 // ---- Duplicates ----
 
 #[test]

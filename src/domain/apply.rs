@@ -84,7 +84,7 @@ impl Router {
                 }
             }
             Event::FloorSet { user, channel, position } => {
-                if let Some(user) = self.users.get_mut(user) {
+                if let Some(user) = self.with_floors(user) {
                     user.floors.insert(channel.clone(), Floor { position: *position, left: None });
                 }
             }
@@ -262,13 +262,13 @@ impl Router {
     /// A user is in a channel: its floor is the head, unless it has one.
     fn hold_floor(&mut self, user: &Username, channel: &ChannelName) {
         let head = self.head;
-        if let Some(user) = self.users.get_mut(user) {
+        if let Some(user) = self.with_floors(user) {
             user.floors.entry_ref(channel).or_insert(Floor { position: head, left: None }).left = None;
         }
     }
 
     fn end_floor(&mut self, user: &Username, channel: &ChannelName) {
-        if let Some(user) = self.users.get_mut(user) {
+        if let Some(user) = self.with_floors(user) {
             user.floors.remove(channel);
         }
     }
@@ -279,7 +279,7 @@ impl Router {
         if self.connections.contains_key(&id) {
             return self.renew(id, moment);
         }
-        user.connections.push(id);
+        user.connections.push_back(id);
         let expires = moment.elapsed + self.grace;
         self.expiring.insert((expires, id));
         self.connections.insert(
@@ -304,14 +304,17 @@ impl Router {
         for channel in &connection.channels {
             let last = self.leave(id, connection.user.clone(), connection.listener, channel, moment, effects);
             if last
-                && let Some(user) = self.users.get_mut(&connection.user)
+                && let Some(user) = self.with_floors(&connection.user)
                 && let Some(floor) = user.floors.get_mut(channel)
             {
                 floor.left = Some(moment.utc);
             }
         }
         if let Some(user) = self.users.get_mut(&connection.user) {
-            user.connections.retain(|other| *other != id);
+            // They end in their order, mostly: there it is found at once.
+            if let Some(index) = user.connections.iter().position(|other| *other == id) {
+                user.connections.remove(index);
+            }
             user.last_active = moment.utc;
             user.used = moment.elapsed;
             if user.connections.is_empty() {
@@ -371,18 +374,17 @@ impl Router {
     /// A channel is no more: each of its members hears that the others are gone.
     fn forget_channel(&mut self, name: &ChannelName, moment: Moment, effects: &mut Vec<Effect>) {
         let Some(channel) = self.remove_channel(name) else { return };
-        let mut users: Vec<&Username> = channel.members.users().collect();
-        users.sort_unstable();
+        let is_told = channel.settings.notify_presence && channel.members.user_count() <= MAX_TOLD;
         let mut listeners = Vec::new();
-        for user in &users {
-            for id in channel.members.connections_of(user) {
+        for (user, connections) in channel.members.iter() {
+            for id in connections {
                 let Some(connection) = self.connections.get_mut(id) else { continue };
                 connection.channels.remove(name);
-                listeners.extend(connection.listener.map(|listener| (*user, listener)));
+                listeners.extend(connection.listener.filter(|_| is_told).map(|listener| (user, listener)));
             }
         }
-        if channel.settings.notify_presence && users.len() <= MAX_TOLD {
-            for user in users {
+        if is_told {
+            for user in channel.members.roster().iter() {
                 let others = listeners.iter().filter(|(other, _)| *other != user).map(|(_, listener)| *listener);
                 let presence = Presence {
                     uuid: (self.new_uuid)(),
@@ -397,9 +399,8 @@ impl Router {
                 effects.push(Effect::Show { tick: self.tick, frame, to });
             }
         }
-        for user in self.users.values_mut() {
-            user.floors.remove(name);
-        }
+        self.forgotten.add(name.clone());
+        self.throw_away(channel);
     }
 
     fn show_presence(
@@ -440,14 +441,13 @@ impl Router {
         let Some(known) = self.users.get(user) else { return };
         let profile: Profile = known.profile.clone();
         let of_user = known.connections.iter().filter_map(|id| self.connections.get(id));
+        let is_told =
+            |name: &&ChannelName| self.channels.get(*name).is_some_and(|channel| channel.settings.notify_state);
         let mut channels: Vec<ChannelName> =
-            of_user.flat_map(|connection| connection.channels.iter().cloned()).collect();
+            of_user.flat_map(|connection| connection.channels.iter()).filter(is_told).cloned().collect();
         channels.sort_unstable();
         channels.dedup();
         for name in channels {
-            if self.channels.get(&name).is_none_or(|channel| !channel.settings.notify_state) {
-                continue;
-            }
             let change = StateChange {
                 uuid: (self.new_uuid)(),
                 channel: name.clone(),

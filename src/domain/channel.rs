@@ -1,5 +1,6 @@
 //! A channel in memory: settings, members, history, recent frames.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 use super::frame::RecentFrames;
 pub use super::history::{History, Logged, Retained};
 use super::names::{ConnectionId, ListenerId, Username};
+use super::roster::Roster;
 use super::settings::ChannelSettings;
 use super::tail::Tail;
 
@@ -88,7 +90,8 @@ impl Channel {
 /// Who is in a channel: connections grouped by user, and those of them that listen right now.
 #[derive(Debug, Default)]
 pub struct Members {
-    users: HashMap<Username, Vec<ConnectionId>>,
+    users: HashMap<Username, VecDeque<ConnectionId>>,
+    roster: Roster,
     connections: usize,
     listeners: IndexSet<ListenerId, DefaultHashBuilder>,
 }
@@ -97,20 +100,27 @@ impl Members {
     /// Adds a connection; true if it is the user's first.
     pub fn join(&mut self, user: &Username, id: ConnectionId) -> bool {
         let of_user = self.users.entry_ref(user).or_default();
-        of_user.push(id);
+        of_user.push_back(id);
         self.connections += 1;
-        of_user.len() == 1
+        let first = of_user.len() == 1;
+        if first {
+            self.roster.insert(user);
+        }
+        first
     }
 
     /// Takes a connection out; true if it was the user's last.
     pub fn leave(&mut self, user: &Username, id: ConnectionId) -> bool {
         let Some(of_user) = self.users.get_mut(user) else { return false };
-        let before = of_user.len();
-        of_user.retain(|other| *other != id);
-        self.connections -= before - of_user.len();
+        // They leave in their order, mostly: there it is found at once.
+        if let Some(index) = of_user.iter().position(|other| *other == id) {
+            of_user.remove(index);
+            self.connections -= 1;
+        }
         let last = of_user.is_empty();
         if last {
             self.users.remove(user);
+            self.roster.remove(user);
         }
         last
     }
@@ -130,14 +140,25 @@ impl Members {
         self.listeners.iter().copied()
     }
 
+    /// The users with their connections, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Username, &VecDeque<ConnectionId>)> {
+        self.users.iter()
+    }
+
     /// The users, in no order.
     pub fn users(&self) -> impl Iterator<Item = &Username> {
         self.users.keys()
     }
 
+    /// The users, by name.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
     /// The connections of one user.
-    pub fn connections_of(&self, user: &Username) -> &[ConnectionId] {
-        self.users.get(user).map_or(&[], Vec::as_slice)
+    pub fn connections_of(&self, user: &Username) -> &VecDeque<ConnectionId> {
+        static NONE: VecDeque<ConnectionId> = VecDeque::new();
+        self.users.get(user).unwrap_or(&NONE)
     }
 
     /// How many users.

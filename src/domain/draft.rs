@@ -57,6 +57,8 @@ pub enum Refusal {
 /// Why an operation is not decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undecided {
+    /// It has more to decide: ask again, when others have had their turn.
+    More,
     /// It depends on another of this draft: ask again with the next one.
     Later,
     /// It never will be.
@@ -98,6 +100,9 @@ pub struct Found {
     pub positions: HashMap<NaiveDateTime, Position>,
 }
 
+/// Elements of one operation that are decided in one go, about.
+const ELEMENTS: usize = 500;
+
 /// What an operation has added so far, to be able to take it back.
 #[derive(Debug, Clone, Copy)]
 struct Mark {
@@ -116,6 +121,8 @@ pub struct Draft<'a> {
     touched: HashMap<Key, (Option<usize>, Touch)>,
     operation: usize,
     start: Mark,
+    /// Elements of the present operation that are decided.
+    done: usize,
     /// What the present operation changed of what the log holds.
     changed: HeldByUuid,
     /// What it changed of messages that only memory holds.
@@ -136,6 +143,7 @@ impl<'a> Draft<'a> {
             touched: HashMap::new(),
             operation: 0,
             start: Mark { events: 0, reloads: 0, head },
+            done: 0,
             changed: HashMap::new(),
             changed_recent: HashMap::new(),
             found,
@@ -145,9 +153,21 @@ impl<'a> Draft<'a> {
     /// The next operation begins.
     pub fn begin(&mut self) {
         self.operation += 1;
+        self.done = 0;
         self.start = Mark { events: self.events.len(), reloads: self.reloads.len(), head: self.head };
         self.changed.clear();
         self.changed_recent.clear();
+    }
+
+    /// How many of its elements the present operation has decided.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    /// The present operation has decided one more; now and then it has to be asked again to go on.
+    pub fn next_element(&mut self) -> Result<(), Undecided> {
+        self.done += 1;
+        if self.done.is_multiple_of(ELEMENTS) { Err(Undecided::More) } else { Ok(()) }
     }
 
     /// Takes back all that the present operation added.

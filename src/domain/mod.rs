@@ -3,10 +3,12 @@
 //! to be shown. The modules stand bottom-up.
 
 pub mod names;
+pub mod parted;
 pub mod position;
 pub mod timestamp;
 
 pub mod message;
+pub mod roster;
 pub mod settings;
 pub mod state;
 
@@ -22,6 +24,7 @@ pub mod tail;
 pub mod channel;
 pub mod user;
 
+pub mod forgotten;
 pub mod tails;
 
 pub mod view;

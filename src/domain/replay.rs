@@ -181,7 +181,7 @@ impl Router {
             Scope { since, floor, is_kept }
         };
         let channels = connection.channels.iter().filter_map(|name| {
-            let floor = self.floor(&connection.user, name, moment.utc)?;
+            let floor = self.floor_of(user, name, moment.utc)?;
             let channel = self.channels.get(name)?;
             Some((name.clone(), scope(floor.position, channel.settings.store_frames)))
         });

@@ -5,29 +5,34 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashSet;
 use uuid::Uuid;
 
 use super::channel::{Channel, Logged};
 use super::connection::Connection;
+use super::forgotten::Forgotten;
 use super::frame::{Frame, Tick};
 use super::names::{ChannelName, ConnectionId, ListenerId, Username};
+pub use super::parted::PARTS;
+use super::parted::Parted;
 use super::position::{Cursor, Numbering, Position};
 use super::state::Profile;
 use super::tail::{Place, Tail, TailPart};
 use super::tails::{TailLimits, Tails};
 use super::timestamp::Moment;
 use super::user::{Floor, User};
-use super::view::{ChannelView, ChannelsView, InfoOptions, Totals};
+use super::view::{ChannelView, ChannelsView, Glance, InfoOptions, Showing, Totals};
 
 /// What nobody is in, and nobody asked for during this time, leaves memory.
 const IDLE: Duration = Duration::from_secs(60);
 /// A laptop that was closed overnight.
 const DEFAULT_RESUME_WINDOW: chrono::Duration = chrono::Duration::days(1);
-/// Most names that are remembered as not stored, of each kind.
+/// Most names that are remembered as not stored, of each kind, about.
 const MAX_ABSENT: usize = 100_000;
+/// Most channels, messages and pieces of member lists that an answer looks at in one go.
+const SHOW_STEP: usize = 500;
 /// Most things looked at in one go while unloading.
-const UNLOAD_STEP: usize = 1_000;
+const UNLOAD_STEP: usize = 100;
 /// Most tails that are looked at in one go when some have to go.
 const SHED_STEP: usize = 64;
 
@@ -86,6 +91,13 @@ impl Needs {
     }
 }
 
+/// What left memory. To drop it takes long, if it is large, and should wait until nobody waits.
+#[derive(Debug, Default)]
+pub struct Garbage {
+    channels: Vec<Channel>,
+    users: Vec<User>,
+}
+
 #[derive(Debug)]
 enum Resident {
     Channel(ChannelName),
@@ -94,9 +106,9 @@ enum Resident {
 
 /// All live state. It names no clock and no socket: moments come in, effects go out.
 pub struct Router {
-    pub(super) channels: HashMap<ChannelName, Channel>,
-    pub(super) users: HashMap<Username, User>,
-    pub(super) connections: HashMap<ConnectionId, Connection>,
+    pub(super) channels: Parted<ChannelName, Channel>,
+    pub(super) users: Parted<Username, User>,
+    pub(super) connections: Parted<ConnectionId, Connection>,
     /// Connections that are over at a time unless they listen again.
     pub(super) expiring: BTreeSet<(Duration, ConnectionId)>,
     pub(super) overfull_channels: HashSet<ChannelName>,
@@ -111,11 +123,13 @@ pub struct Router {
     pub(super) numbering: Numbering,
     pub(super) tails: Tails,
     pub(super) new_uuid: Box<dyn FnMut() -> Uuid + Send>,
-    absent_channels: HashSet<ChannelName>,
-    absent_users: HashSet<Username>,
+    absent_channels: Parted<ChannelName, ()>,
+    absent_users: Parted<Username, ()>,
     idle: VecDeque<(Duration, Resident)>,
-    idle_channels: HashSet<ChannelName>,
-    idle_users: HashSet<Username>,
+    idle_channels: Parted<ChannelName, ()>,
+    idle_users: Parted<Username, ()>,
+    pub(super) forgotten: Forgotten,
+    garbage: Garbage,
 }
 
 impl Router {
@@ -123,9 +137,9 @@ impl Router {
     /// without a listener; `new_uuid`: where the uuids of frames come from.
     pub fn new(head: Position, grace: Duration, new_uuid: impl FnMut() -> Uuid + Send + 'static) -> Self {
         Self {
-            channels: HashMap::new(),
-            users: HashMap::new(),
-            connections: HashMap::new(),
+            channels: Parted::default(),
+            users: Parted::default(),
+            connections: Parted::default(),
             expiring: BTreeSet::new(),
             overfull_channels: HashSet::new(),
             overfull_users: HashSet::new(),
@@ -137,11 +151,13 @@ impl Router {
             numbering: Numbering::new(Vec::new()),
             tails: Tails::default(),
             new_uuid: Box::new(new_uuid),
-            absent_channels: HashSet::new(),
-            absent_users: HashSet::new(),
+            absent_channels: Parted::default(),
+            absent_users: Parted::default(),
             idle: VecDeque::new(),
-            idle_channels: HashSet::new(),
-            idle_users: HashSet::new(),
+            idle_channels: Parted::default(),
+            idle_users: Parted::default(),
+            forgotten: Forgotten::default(),
+            garbage: Garbage::default(),
         }
     }
 
@@ -172,9 +188,25 @@ impl Router {
 
     /// The floor of a user in a channel at `now`, if it has one.
     pub fn floor(&self, user: &Username, channel: &ChannelName, now: NaiveDateTime) -> Option<Floor> {
-        let floor = self.users.get(user)?.floors.get(channel)?;
+        self.floor_of(self.users.get(user)?, channel, now)
+    }
+
+    pub(super) fn floor_of(&self, user: &User, channel: &ChannelName, now: NaiveDateTime) -> Option<Floor> {
+        let floor = self.kept_floor(user, channel)?;
         let ended = floor.left.is_some_and(|left| left + self.resume_window <= now);
-        (!ended).then_some(*floor)
+        (!ended).then_some(floor)
+    }
+
+    /// A user's floor in a channel, also if it has ended.
+    pub fn kept_floor(&self, user: &User, channel: &ChannelName) -> Option<Floor> {
+        user.floors.get(channel).filter(|_| !self.forgotten.voids(user, channel)).copied()
+    }
+
+    /// A user whose floors are to be changed.
+    pub(super) fn with_floors(&mut self, user: &Username) -> Option<&mut User> {
+        let user = self.users.get_mut(user)?;
+        self.forgotten.clear(user);
+        Some(user)
     }
 
     /// The position of the latest logged event that was applied.
@@ -212,40 +244,57 @@ impl Router {
         self.connections.len()
     }
 
-    /// Users that have connections, in no order.
-    pub fn connected_users(&self) -> impl Iterator<Item = (&Username, &User)> {
-        self.users.iter().filter(|(_, user)| !user.connections.is_empty())
+    /// Users that have connections, in no order: those in one of the [`PARTS`].
+    pub fn connected_users(&self, part: usize) -> impl Iterator<Item = (&Username, &User)> {
+        self.users.part(part).filter(|(_, user)| !user.connections.is_empty())
     }
 
-    /// Looks at the channels named that are in memory, in this order, and at their members.
-    /// `viewer` sees only messages meant for them.
-    pub fn view<'a>(
+    /// Looks at channels that are to be shown: adds some more of them to a view. True if there are
+    /// still more.
+    pub fn show(&self, showing: &mut Showing, view: &mut ChannelsView, moment: Moment) -> bool {
+        let rest = &showing.names[showing.done..];
+        let glance = self.glance(rest, &showing.options, showing.viewer.as_ref(), SHOW_STEP, moment);
+        view.public_state_only = showing.options.return_public_state;
+        view.channels.extend(glance.channels);
+        showing.done += glance.count;
+        showing.done < showing.names.len()
+    }
+
+    /// Looks at the first of some channels: at so many that they have about `most` messages and
+    /// pieces of member lists together, and at one at least. `viewer` sees only messages meant for
+    /// them.
+    pub fn glance(
         &self,
-        names: impl IntoIterator<Item = &'a ChannelName>,
+        names: &[ChannelName],
         options: &InfoOptions,
         viewer: Option<&Username>,
+        most: usize,
         moment: Moment,
-    ) -> ChannelsView {
-        let mut view = ChannelsView { public_state_only: options.return_public_state, ..ChannelsView::default() };
-        let mut seen_channels = HashSet::new();
-        let mut seen_users = HashSet::new();
-        for name in names {
-            let Some(channel) = self.channels.get(name) else { continue };
-            if options.exclude_channels.contains(name) || !seen_channels.insert(name) {
-                continue;
-            }
-            let channel = ChannelView::of(name, channel, options, viewer, moment);
-            for user in &channel.users {
-                if seen_users.insert(user.clone()) {
-                    view.users.push((user.clone(), self.profile(user)));
+    ) -> Glance {
+        let mut glance = Glance::default();
+        let mut seen = 0;
+        while seen < most
+            && let Some(name) = names.get(glance.count)
+        {
+            glance.count += 1;
+            seen += 1;
+            match self.channels.get(name) {
+                _ if options.exclude_channels.contains(name) => {}
+                Some(channel) => {
+                    seen += channel.history.len() + channel.members.roster().pieces();
+                    glance.channels.push(ChannelView::of(name, channel, options, viewer, moment));
+                }
+                None if self.absent_channels.contains_key(name) => {}
+                None => {
+                    glance.unknown.insert(name.clone());
                 }
             }
-            view.channels.push(channel);
         }
-        view
+        glance
     }
 
-    pub(super) fn profile(&self, user: &Username) -> Profile {
+    /// A user's state; of one who is gone by now, none.
+    pub fn profile(&self, user: &Username) -> Profile {
         self.users.get(user).map(|user| user.profile.clone()).unwrap_or_default()
     }
 
@@ -259,25 +308,25 @@ impl Router {
                 channel.used = moment.elapsed;
                 false
             }
-            None => !self.absent_channels.contains(name),
+            None => !self.absent_channels.contains_key(name),
         });
         needs.users.retain(|name| match self.users.get_mut(name) {
             Some(user) => {
                 user.used = moment.elapsed;
                 false
             }
-            None => !self.absent_users.contains(name),
+            None => !self.absent_users.contains_key(name),
         });
     }
 
     /// Whether it is known, without asking the store, if that channel exists.
     pub fn knows_channel(&self, name: &ChannelName) -> bool {
-        self.channels.contains_key(name) || self.absent_channels.contains(name)
+        self.channels.contains_key(name) || self.absent_channels.contains_key(name)
     }
 
     /// Whether it is known, without asking the store, if that user exists.
     pub fn knows_user(&self, name: &Username) -> bool {
-        self.users.contains_key(name) || self.absent_users.contains(name)
+        self.users.contains_key(name) || self.absent_users.contains_key(name)
     }
 
     /// Takes in a channel as the store has it; none: it has none of that name.
@@ -327,12 +376,17 @@ impl Router {
     pub(super) fn add_user(&mut self, name: Username, mut user: User) {
         self.absent_users.remove(&name);
         user.tail.begin(self.head);
+        user.looked_through = self.forgotten.count();
         if user.is_overfull() {
             self.overfull_users.insert(name.clone());
         }
         let used = user.used;
         self.users.insert(name.clone(), user);
         self.user_is_idle(&name, used);
+    }
+
+    pub(super) fn throw_away(&mut self, channel: Channel) {
+        self.garbage.channels.push(channel);
     }
 
     pub(super) fn remove_channel(&mut self, name: &ChannelName) -> Option<Channel> {
@@ -351,21 +405,28 @@ impl Router {
 
     /// Nobody is in that channel any more: it leaves memory unless it is used again.
     pub(super) fn channel_is_idle(&mut self, name: &ChannelName, since: Duration) {
-        if self.idle_channels.insert(name.clone()) {
+        if self.idle_channels.insert(name.clone(), ()).is_none() {
             self.idle.push_back((since + IDLE, Resident::Channel(name.clone())));
         }
     }
 
     /// That user has no connection any more: it leaves memory unless it is used again.
     pub(super) fn user_is_idle(&mut self, name: &Username, since: Duration) {
-        if self.idle_users.insert(name.clone()) {
+        if self.idle_users.insert(name.clone(), ()).is_none() {
             self.idle.push_back((since + IDLE, Resident::User(name.clone())));
         }
     }
 
-    /// Drops channels without members and users without connections that were not needed for a
-    /// minute. Must not run while anything undecided counts on them.
+    /// What left memory since this was asked for.
+    pub fn take_garbage(&mut self) -> Garbage {
+        std::mem::take(&mut self.garbage)
+    }
+
+    /// Drops some channels without members and users without connections that were not needed for a
+    /// minute, and some floors in channels that were forgotten. Must not run while anything undecided
+    /// counts on them.
     pub fn unload_idle(&mut self, moment: Moment) {
+        self.forgotten.clear_some(&mut self.users);
         for _ in 0..UNLOAD_STEP {
             match self.idle.front() {
                 Some((due, _)) if *due <= moment.elapsed => {}
@@ -392,6 +453,7 @@ impl Router {
             self.overfull_channels.remove(&name);
             if let Some(channel) = self.channels.remove(&name) {
                 self.tails.remove(&Place::Channel(name), &channel.tail);
+                self.garbage.channels.push(channel);
             }
         }
     }
@@ -414,6 +476,7 @@ impl Router {
     fn drop_user(&mut self, name: &Username) {
         if let Some(user) = self.users.remove(name) {
             self.tails.remove(&Place::Inbox(name.clone()), &user.tail);
+            self.garbage.users.push(user);
         }
     }
 
@@ -491,6 +554,11 @@ impl Router {
         expired || idle
     }
 
+    /// Whether users may have floors left in channels that were forgotten.
+    pub fn is_clearing(&self) -> bool {
+        !self.forgotten.is_empty()
+    }
+
     /// How many channels and users are in memory.
     pub fn resident(&self) -> (usize, usize) {
         (self.channels.len(), self.users.len())
@@ -507,9 +575,7 @@ impl Router {
     }
 }
 
-fn remember<T: Clone + Eq + std::hash::Hash>(absent: &mut HashSet<T>, name: &T) {
-    if absent.len() >= MAX_ABSENT {
-        absent.clear();
-    }
-    absent.insert(name.clone());
+fn remember<T: Clone + Eq + std::hash::Hash>(absent: &mut Parted<T, ()>, name: &T) {
+    absent.empty_part_of(name, MAX_ABSENT / PARTS);
+    absent.insert(name.clone(), ());
 }

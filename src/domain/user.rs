@@ -1,5 +1,6 @@
 //! A user in memory: state, connections, recent private frames.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
@@ -44,15 +45,18 @@ pub struct User {
     /// Its state and which of it is public.
     pub profile: Profile,
     /// All of its connections.
-    pub connections: Vec<ConnectionId>,
+    pub connections: VecDeque<ConnectionId>,
     /// Recent private frames, for listeners that come back.
     pub recent: RecentFrames,
     /// What the log holds for it.
     pub retained: Retained,
     /// The newest part of that.
     pub tail: Tail,
-    /// Its floors, by channel: those it is in, and those it left not long ago.
+    /// Its floors, by channel: those it is in, and those it left not long ago; also some in channels
+    /// that were forgotten since its floors were looked through.
     pub floors: HashMap<ChannelName, Floor>,
+    /// How many channels had been forgotten when its floors were last looked through.
+    pub looked_through: u64,
     /// The head when it was created: the floor of its inbox.
     pub created: Position,
     /// When it was last active.
@@ -67,11 +71,12 @@ impl User {
         Self {
             uuid,
             profile,
-            connections: Vec::new(),
+            connections: VecDeque::new(),
             recent: RecentFrames::new(INBOX_SIZE as usize),
             retained: Retained::default(),
             tail: Tail::default(),
             floors: HashMap::new(),
+            looked_through: 0,
             created: Position::default(),
             last_active,
             used: Duration::ZERO,

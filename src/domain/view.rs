@@ -9,6 +9,7 @@ use super::channel::Channel;
 use super::history::Logged;
 use super::names::{ChannelName, ConnectionId, Username};
 use super::position::{Cursor, Position};
+use super::roster::Roster;
 use super::settings::ChannelSettings;
 use super::state::Profile;
 use super::tail::Place;
@@ -58,19 +59,50 @@ pub struct ChannelView {
     pub total_connections: usize,
     /// How many users are members.
     pub total_users: usize,
-    /// The members, sorted, if they were asked for.
-    pub users: Vec<Username>,
+    /// The members, if they were asked for.
+    pub users: Roster,
 }
 
-/// Channels, and the users in them, as they were at one moment.
+/// Channels as they were at one moment.
 #[derive(Debug, Default)]
 pub struct ChannelsView {
     /// In the order asked for.
     pub channels: Vec<ChannelView>,
-    /// The members of these channels, once each.
-    pub users: Vec<(Username, Profile)>,
     /// Whether only public state is to be shown.
     pub public_state_only: bool,
+}
+
+impl ChannelsView {
+    /// The members of these channels, once each.
+    pub fn members(&self) -> Vec<Username> {
+        let mut seen = HashSet::new();
+        let all = self.channels.iter().flat_map(|channel| channel.users.iter());
+        all.filter(|user| seen.insert(*user)).cloned().collect()
+    }
+}
+
+/// Channels that an answer is to show, each once.
+#[derive(Debug, Default)]
+pub struct Showing {
+    /// Their names, in order.
+    pub names: Vec<ChannelName>,
+    /// What is shown of them.
+    pub options: InfoOptions,
+    /// Who sees it, if it is not the back end.
+    pub viewer: Option<Username>,
+    /// Of how many it is in the view.
+    pub done: usize,
+}
+
+/// Some of many channels, as memory knows them.
+#[derive(Debug, Default)]
+pub struct Glance {
+    /// How many were looked at.
+    pub count: usize,
+    /// Those in memory, in the order asked for.
+    pub channels: Vec<ChannelView>,
+    /// Those of which memory does not know whether they exist.
+    pub unknown: HashSet<ChannelName>,
 }
 
 /// Which messages that the log holds a request wants to read.
@@ -108,7 +140,7 @@ pub struct Totals {
     pub delivered: u64,
 }
 
-/// Everything that the admin panel shows.
+/// What the admin panel shows besides channels.
 #[derive(Debug)]
 pub struct Report {
     /// Users that are stored.
@@ -119,10 +151,8 @@ pub struct Report {
     pub connections: usize,
     /// What happened since the start.
     pub totals: Totals,
-    /// All channels.
-    pub view: ChannelsView,
     /// Users that have connections.
-    pub connected: Vec<ConnectedUser>,
+    pub connected: Vec<Username>,
     /// Time since the start.
     pub uptime: Duration,
 }
@@ -150,11 +180,6 @@ impl ChannelView {
         moment: Moment,
     ) -> Self {
         let visible = |logged: &&Logged| viewer.is_none_or(|user| logged.message.audience.admits(user));
-        let mut users = Vec::new();
-        if options.include_users {
-            users.extend(channel.members.users().cloned());
-            users.sort_unstable();
-        }
         Self {
             name: name.clone(),
             uuid: channel.uuid,
@@ -167,7 +192,7 @@ impl ChannelView {
             },
             total_connections: channel.members.connection_count(),
             total_users: channel.members.user_count(),
-            users,
+            users: if options.include_users { channel.members.roster().clone() } else { Roster::default() },
         }
     }
 }

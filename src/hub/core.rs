@@ -1,7 +1,7 @@
 //! The hub itself: what is asked of it, by back ends, by listeners, and by time.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -13,7 +13,9 @@ use super::restore::restore;
 use crate::clock::Clock;
 use crate::domain::listen::Departure;
 use crate::domain::names::{ConnectionId, ListenerId};
-use crate::domain::operation::{ExpireFloors, ExpireMessages, ForgetIdleUsers, Operation, Post, Posted, Sweep};
+use crate::domain::operation::{
+    ExpireFloors, ExpireMessages, ForgetIdleUsers, Operation, Post, PostOne, Posted, Sweep,
+};
 use crate::domain::position::{Epoch, Position};
 use crate::domain::replay::Since;
 use crate::domain::router::Router;
@@ -29,6 +31,11 @@ use crate::store::{Start, Store, StoreError};
 const EXPIRE_PAGE: u32 = 20;
 /// Users forgotten in one go: each takes some statements.
 const FORGET_PAGE: u32 = 20;
+
+/// Mailboxes that are collected in one go.
+const MAILBOXES: usize = 1_000;
+/// Messages of one request that are shown in one go; others may show something in between.
+const SHOWN: usize = 256;
 
 /// Listeners that read from memory at the same time. It takes no time that anybody waits for, so that
 /// thousands would all be ready to run, and whoever is to be shown something live would come after them.
@@ -126,6 +133,21 @@ impl Hub {
     /// # Errors
     /// See [`Failure`].
     pub async fn post(&self, post: Post, bytes: usize) -> Result<Vec<Posted>, Failure> {
+        if post.messages.len() <= SHOWN || !post.is_ephemeral(&self.live.lock(Purpose::Post).router) {
+            return self.post_some(post, bytes).await;
+        }
+        let mut posted = Vec::with_capacity(post.messages.len());
+        let mut messages = post.messages.into_iter();
+        loop {
+            let some: Vec<PostOne> = messages.by_ref().take(SHOWN).collect();
+            if some.is_empty() {
+                return Ok(posted);
+            }
+            posted.extend(self.post_some(Post { messages: some, posted: Vec::new() }, bytes).await?);
+        }
+    }
+
+    async fn post_some(&self, post: Post, bytes: usize) -> Result<Vec<Posted>, Failure> {
         let (posting, wake) = {
             let mut live = self.live.lock(Purpose::Post);
             let posting = live.post(post, self.clock.now());
@@ -151,7 +173,8 @@ impl Hub {
                 // The store is stuck: what it holds up must not hold up what it never sees.
                 let wake = {
                     let mut live = self.live.lock(Purpose::Post);
-                    live.show_parked(Some(number), self.clock.now());
+                    // The others are shown when the journal comes to it.
+                    live.show_parked(Some(number), self.clock.now(), Instant::now());
                     live.hand_out()
                 };
                 wake.wake();
@@ -208,7 +231,11 @@ impl Hub {
 
     /// Ends all connections whose time is over, and lets idle things leave memory.
     pub async fn sweep(&self) {
-        while self.live.lock(Purpose::Glance).router.is_anything_due(self.clock.now()) {
+        let is_anything_due = || {
+            let live = self.live.lock(Purpose::Glance);
+            live.router.is_anything_due(self.clock.now()) || live.router.is_clearing()
+        };
+        while is_anything_due() {
             // A store that is down is reported by the journal; the next sweep tries again.
             if self.perform(Sweep, 0).await.is_err() {
                 return;
@@ -297,7 +324,13 @@ impl Hub {
 
     /// Sends all listeners away, spread over `during`.
     pub async fn send_away(&self, during: Duration) {
-        let mailboxes = self.live.lock(Purpose::Look).stop_serving();
+        self.live.lock(Purpose::Glance).stop_serving();
+        let mut mailboxes = Vec::new();
+        for start in (0..).step_by(MAILBOXES) {
+            let some = self.live.lock(Purpose::Look).mailboxes(start..start + MAILBOXES);
+            let Some(some) = some else { break };
+            mailboxes.extend(some);
+        }
         let count = mailboxes.len();
         let started = tokio::time::Instant::now();
         for (index, mailbox) in mailboxes.into_iter().enumerate() {

@@ -1,18 +1,25 @@
 //! Looking at things: what memory holds from there, the rest from the store.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use hashbrown::{HashMap, HashSet};
 
 use super::core::Hub;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::position::Cursor;
+use crate::domain::router::PARTS;
+use crate::domain::state::Profile;
 use crate::domain::tail::Place;
-use crate::domain::view::{ChannelView, ChannelsView, ConnectedUser, HistoryOptions, HistoryView, InfoOptions, Report};
+use crate::domain::view::{ChannelView, ConnectedUser, HistoryOptions, HistoryView, InfoOptions, Report};
 use crate::journal::Failure;
 use crate::lock::Purpose;
 use crate::store::HistoryQuery;
 
-/// Channels looked at under the lock, or read from the store, in one go.
+/// Channels read from the store, or users looked at under the lock, in one go.
 const PAGE: usize = 500;
+/// Most channels, messages and pieces of member lists that are looked at under the lock in one go.
+const SEEN: usize = 2_000;
 /// Most bytes of bodies in a page of history: as large as the largest request by default.
 const MAX_HISTORY_BYTES: u64 = 8 << 20;
 
@@ -31,59 +38,111 @@ pub enum NoHistory {
     Unavailable,
 }
 
-impl Hub {
-    /// Looks at channels and who is in them.
+/// A look at channels and who is in them, some at a time: nothing is held in between, and no more is
+/// read than is asked for.
+pub struct Look {
+    hub: Arc<Hub>,
+    options: InfoOptions,
+    names: Names,
+    /// Channels that are looked at next.
+    waiting: Vec<ChannelName>,
+    /// Members that were found.
+    members: HashSet<Username>,
+    /// With their states, as far as they were not taken.
+    people: VecDeque<(Username, Profile)>,
+}
+
+/// Which channels are to be looked at.
+enum Names {
+    /// These.
+    These(std::vec::IntoIter<ChannelName>),
+    /// All that the store has after one that it knows by number.
+    AllAfter(i64),
+}
+
+impl Look {
+    /// What is asked for.
+    pub fn options(&self) -> &InfoOptions {
+        &self.options
+    }
+
+    /// Some more channels; none: that was all.
     ///
     /// # Errors
     /// If channels that are not in memory cannot be read.
-    pub async fn info(&self, options: &InfoOptions) -> Result<ChannelsView, Failure> {
-        let mut view = ChannelsView { public_state_only: options.return_public_state, ..ChannelsView::default() };
-        let mut users = HashSet::new();
-        if let Some(names) = &options.channels {
-            let mut seen = HashSet::new();
-            let names: Vec<ChannelName> = names.iter().filter(|name| seen.insert(*name)).cloned().collect();
-            for page in names.chunks(PAGE) {
-                self.look_at(page, options, &mut view, &mut users).await?;
-            }
-            return Ok(view);
+    pub async fn channels(&mut self) -> Result<Option<Vec<ChannelView>>, Failure> {
+        if self.waiting.is_empty() {
+            self.waiting = self.next_names().await?;
         }
-        let mut after = 0;
-        loop {
-            let page = self.store.channel_names(after, PAGE as u32).await.map_err(|_| Failure::Unavailable)?;
-            let Some((last, _)) = page.last() else { return Ok(view) };
-            after = *last;
-            let names: Vec<ChannelName> = page.into_iter().map(|(_, name)| name).collect();
-            self.look_at(&names, options, &mut view, &mut users).await?;
+        if self.waiting.is_empty() {
+            return Ok(None);
+        }
+        let moment = self.hub.clock.now();
+        let glance = self.hub.live.lock(Purpose::Look).router.glance(&self.waiting, &self.options, None, SEEN, moment);
+        let names: Vec<ChannelName> = self.waiting.drain(..glance.count).collect();
+        let members = glance.channels.iter().flat_map(|channel| channel.users.iter());
+        let new: Vec<Username> = members.filter(|user| self.members.insert((*user).clone())).cloned().collect();
+        self.people.extend(self.hub.people(new));
+        if glance.unknown.is_empty() {
+            return Ok(Some(glance.channels));
+        }
+        let store = &self.hub.store;
+        let stored = match self.options.include_history {
+            true => store.channels(&glance.unknown).await,
+            false => store.bare_channels(&glance.unknown).await,
+        };
+        let stored = stored.map_err(|_| Failure::Unavailable)?;
+        let mut found: HashMap<ChannelName, ChannelView> =
+            glance.channels.into_iter().map(|channel| (channel.name.clone(), channel)).collect();
+        for (name, channel) in &stored {
+            found.entry_ref(name).or_insert_with(|| ChannelView::of(name, channel, &self.options, None, moment));
+        }
+        Ok(Some(names.iter().filter_map(|name| found.remove(name)).collect()))
+    }
+
+    async fn next_names(&mut self) -> Result<Vec<ChannelName>, Failure> {
+        match &mut self.names {
+            Names::These(names) => Ok(names.take(PAGE).collect()),
+            Names::AllAfter(last) => {
+                let page = self.hub.store.channel_names(*last, PAGE as u32).await;
+                let page = page.map_err(|_| Failure::Unavailable)?;
+                *last = page.last().map_or(*last, |(number, _)| *number);
+                Ok(page.into_iter().map(|(_, name)| name).collect())
+            }
         }
     }
 
-    /// Adds a page of channels to a view.
-    async fn look_at(
-        &self,
-        names: &[ChannelName],
-        options: &InfoOptions,
-        view: &mut ChannelsView,
-        users: &mut HashSet<Username>,
-    ) -> Result<(), Failure> {
-        let moment = self.clock.now();
-        let (in_memory, missing) = {
-            let live = self.live.lock(Purpose::Look);
-            let missing: HashSet<ChannelName> = names
-                .iter()
-                .filter(|name| !live.router.knows_channel(name) && !options.exclude_channels.contains(*name))
-                .cloned()
-                .collect();
-            (live.router.view(names, options, None, moment), missing)
+    /// Some more of the members of all these channels, each once; none: that was all of those that
+    /// were looked at so far.
+    pub fn people(&mut self) -> Option<Vec<(Username, Profile)>> {
+        let some: Vec<_> = self.people.drain(..self.people.len().min(PAGE)).collect();
+        (!some.is_empty()).then_some(some)
+    }
+}
+
+impl Hub {
+    /// Looks at channels and who is in them.
+    pub fn look(self: &Arc<Self>, mut options: InfoOptions) -> Look {
+        let names = match options.channels.take() {
+            Some(mut names) => {
+                let mut seen = HashSet::new();
+                names.retain(|name| seen.insert(name.clone()));
+                Names::These(names.into_iter())
+            }
+            None => Names::AllAfter(0),
         };
-        let stored = self.store.channels(&missing).await.map_err(|_| Failure::Unavailable)?;
-        view.users.extend(in_memory.users.into_iter().filter(|(user, _)| users.insert(user.clone())));
-        let mut found: HashMap<ChannelName, ChannelView> =
-            in_memory.channels.into_iter().map(|channel| (channel.name.clone(), channel)).collect();
-        for (name, channel) in &stored {
-            found.entry_ref(name).or_insert_with(|| ChannelView::of(name, channel, options, None, moment));
+        let (waiting, members, people) = (Vec::new(), HashSet::new(), VecDeque::new());
+        Look { hub: self.clone(), options, names, waiting, members, people }
+    }
+
+    /// Users with their states at this moment, or a little later.
+    pub fn people(&self, users: Vec<Username>) -> Vec<(Username, Profile)> {
+        let mut people = Vec::with_capacity(users.len());
+        for page in users.chunks(PAGE) {
+            let live = self.live.lock(Purpose::Look);
+            people.extend(page.iter().map(|user| (user.clone(), live.router.profile(user))));
         }
-        view.channels.extend(names.iter().filter_map(|name| found.remove(name)));
-        Ok(())
+        people
     }
 
     /// Reads messages that the log holds, up to the head of this moment.
@@ -121,29 +180,39 @@ impl Hub {
         }
     }
 
-    /// Everything that the admin panel shows.
+    /// What the admin panel shows besides channels.
     ///
     /// # Errors
     /// If the store cannot be read.
     pub async fn report(&self) -> Result<Report, Failure> {
-        let view = self.info(&InfoOptions::default()).await?;
         let stored = self.store.totals().await.map_err(|_| Failure::Unavailable)?;
-        let live = self.live.lock(Purpose::Look);
-        let connected = live.router.connected_users().map(|(name, user)| ConnectedUser {
-            name: name.clone(),
-            uuid: user.uuid,
-            profile: user.profile.clone(),
-            connections: user.connections.clone(),
-        });
+        let mut connected = Vec::new();
+        for part in 0..PARTS {
+            let live = self.live.lock(Purpose::Look);
+            connected.extend(live.router.connected_users(part).map(|(name, _)| name.clone()));
+        }
+        let live = self.live.lock(Purpose::Glance);
         Ok(Report {
             users: stored.users,
             channels: stored.channels,
             connections: live.router.connection_count(),
             totals: live.router.totals(),
-            connected: connected.collect(),
-            view,
+            connected,
             uptime: self.clock.now().elapsed,
         })
+    }
+
+    /// Those of some users that have connections now.
+    pub fn connected(&self, users: &[Username]) -> Vec<ConnectedUser> {
+        let live = self.live.lock(Purpose::Look);
+        let known = users.iter().filter_map(|name| Some((name, live.router.user(name)?)));
+        let connected = known.filter(|(_, user)| !user.connections.is_empty()).map(|(name, user)| ConnectedUser {
+            name: name.clone(),
+            uuid: user.uuid,
+            profile: user.profile.clone(),
+            connections: user.connections.iter().copied().collect(),
+        });
+        connected.collect()
     }
 
     /// Whether there is such a connection.

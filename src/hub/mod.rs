@@ -10,4 +10,4 @@ mod restore;
 pub use backlog::{Backlog, Interrupted};
 pub use core::{CannotListen, Hub, HubOptions};
 pub use listener::Listener;
-pub use look::NoHistory;
+pub use look::{Look, NoHistory};

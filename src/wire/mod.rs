@@ -3,5 +3,6 @@
 
 pub mod form;
 pub mod frame;
+pub mod long;
 pub mod reply;
 pub mod request;

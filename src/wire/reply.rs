@@ -11,11 +11,12 @@ use crate::domain::message::Message;
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::operation::{Connected, DeleteOne, Posted, Receipt, StateReport, Subscribed, Unsubscribed};
 use crate::domain::position::{Cursor, Epoch, Position};
+use crate::domain::roster::Roster;
 use crate::domain::settings::ChannelSettings;
 use crate::domain::state::{Profile, UserState};
 use crate::domain::tail::Place;
 use crate::domain::timestamp::Timestamp;
-use crate::domain::view::{ChannelView, ChannelsView, HistoryView, Report};
+use crate::domain::view::{ChannelView, ChannelsView, HistoryView};
 use crate::json::{Json, PublicState};
 
 /// Bytes of a message's answer besides its body, about.
@@ -116,7 +117,7 @@ struct EditReply<'a> {
 }
 
 #[derive(Serialize)]
-struct ChannelReply<'a> {
+pub(super) struct ChannelReply<'a> {
     uuid: Uuid,
     name: Json<'a, ChannelName>,
     long_name: (),
@@ -125,11 +126,11 @@ struct ChannelReply<'a> {
     last_active: Text<Timestamp>,
     total_connections: usize,
     total_users: usize,
-    users: Json<'a, [Username]>,
+    users: Json<'a, Roster>,
 }
 
 impl<'a> ChannelReply<'a> {
-    fn of(view: &'a ChannelView, epoch: &Epoch) -> Self {
+    pub(super) fn of(view: &'a ChannelView, epoch: &Epoch) -> Self {
         Self {
             uuid: view.uuid,
             name: Json(&view.name),
@@ -160,7 +161,7 @@ impl Serialize for ShownState<'_> {
 }
 
 #[derive(Serialize)]
-struct UserReply<'a> {
+pub(super) struct UserReply<'a> {
     user: Json<'a, Username>,
     state: ShownState<'a>,
 }
@@ -171,21 +172,25 @@ struct ChannelsReply<'a> {
     users: Vec<UserReply<'a>>,
 }
 
-impl<'a> ChannelsReply<'a> {
-    fn of(view: &'a ChannelsView, epoch: &Epoch) -> Self {
-        let user = |(user, profile): &'a (Username, Profile)| UserReply {
-            user: Json(user),
-            state: match view.public_state_only {
-                true => ShownState::Public(PublicState(profile)),
-                false => ShownState::All(Json(profile.state())),
-            },
+impl<'a> UserReply<'a> {
+    pub(super) fn of((user, profile): &'a (Username, Profile), public_state_only: bool) -> Self {
+        let state = match public_state_only {
+            true => ShownState::Public(PublicState(profile)),
+            false => ShownState::All(Json(profile.state())),
         };
-        Self { channels: channels_by_name(&view.channels, epoch), users: view.users.iter().map(user).collect() }
+        Self { user: Json(user), state }
     }
 }
 
-fn channels_by_name<'a>(channels: &'a [ChannelView], epoch: &Epoch) -> IndexMap<&'a str, ChannelReply<'a>> {
-    channels.iter().map(|channel| (channel.name.as_str(), ChannelReply::of(channel, epoch))).collect()
+impl<'a> ChannelsReply<'a> {
+    fn of(view: &'a ChannelsView, people: &'a [(Username, Profile)], epoch: &Epoch) -> Self {
+        let channels = view.channels.iter();
+        let user = |person| UserReply::of(person, view.public_state_only);
+        Self {
+            channels: channels.map(|channel| (channel.name.as_str(), ChannelReply::of(channel, epoch))).collect(),
+            users: people.iter().map(user).collect(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -220,34 +225,34 @@ fn text(reply: &impl Serialize) -> String {
     crate::json::to_text(reply)
 }
 
-/// The answer to `/connect`.
-pub fn connected(connected: &Connected, epoch: &Epoch) -> String {
+/// The answer to `/connect`. `people`: the members of the channels that it shows.
+pub fn connected(connected: &Connected, people: &[(Username, Profile)], epoch: &Epoch) -> String {
     text(&ConnectedReply {
         conn_id: Json(&connected.id),
         state: Json(connected.profile.state()),
         username: Json(&connected.user),
         public_state: PublicState(&connected.profile),
         channels: Json(&connected.channels),
-        channels_info: ChannelsReply::of(&connected.view, epoch),
+        channels_info: ChannelsReply::of(&connected.view, people, epoch),
         cursor: Text(Cursor { epoch: epoch.clone(), position: connected.head }),
     })
 }
 
-/// The answer to `/subscribe`.
-pub fn subscribed(subscribed: &Subscribed, epoch: &Epoch) -> String {
+/// The answer to `/subscribe`. `people`: the members of the channels that it shows.
+pub fn subscribed(subscribed: &Subscribed, people: &[(Username, Profile)], epoch: &Epoch) -> String {
     text(&MembershipReply {
         channels: Json(&subscribed.channels),
-        channels_info: ChannelsReply::of(&subscribed.view, epoch),
+        channels_info: ChannelsReply::of(&subscribed.view, people, epoch),
         subscribed_to: Some(Json(&subscribed.added)),
         unsubscribed_from: None,
     })
 }
 
-/// The answer to `/unsubscribe`.
-pub fn unsubscribed(unsubscribed: &Unsubscribed, epoch: &Epoch) -> String {
+/// The answer to `/unsubscribe`. `people`: the members of the channels that it shows.
+pub fn unsubscribed(unsubscribed: &Unsubscribed, people: &[(Username, Profile)], epoch: &Epoch) -> String {
     text(&MembershipReply {
         channels: Json(&unsubscribed.channels),
-        channels_info: ChannelsReply::of(&unsubscribed.view, epoch),
+        channels_info: ChannelsReply::of(&unsubscribed.view, people, epoch),
         subscribed_to: None,
         unsubscribed_from: Some(Json(&unsubscribed.removed)),
     })
@@ -306,9 +311,9 @@ pub fn deleted(deletions: &[(DeleteOne, Receipt)], epoch: &Epoch) -> String {
     text(&replies.collect::<Vec<_>>())
 }
 
-/// The answer to `/info` and `/channel_config`.
+/// The answer to `/channel_config`, which shows no members.
 pub fn channels(view: &ChannelsView, epoch: &Epoch) -> String {
-    text(&ChannelsReply::of(view, epoch))
+    text(&ChannelsReply::of(view, &[], epoch))
 }
 
 /// The answer to `DELETE /user`.
@@ -345,72 +350,4 @@ pub fn history(view: &HistoryView, epoch: &Epoch) -> String {
         cursor: Text(Cursor { epoch: epoch.clone(), position: view.head }),
         has_more: view.has_more,
     })
-}
-
-#[derive(Serialize)]
-struct ConnectedUserReply<'a> {
-    state: PublicState<'a>,
-    user: Json<'a, Username>,
-    uuid: Uuid,
-    connections: Json<'a, [ConnectionId]>,
-}
-
-#[derive(Serialize)]
-struct AdminReply<'a> {
-    remembered_user_count: u64,
-    unique_user_count: usize,
-    total_connections: usize,
-    total_channels: u64,
-    total_messages: u64,
-    total_unique_messages: u64,
-    channels: IndexMap<&'a str, ChannelReply<'a>>,
-    users: Vec<ConnectedUserReply<'a>>,
-    uptime: String,
-    version: &'static str,
-}
-
-/// The answer of `/admin/admin.json`.
-pub fn admin(report: &Report, epoch: &Epoch) -> String {
-    text(&AdminReply {
-        remembered_user_count: report.users,
-        unique_user_count: report.connected.len(),
-        total_connections: report.connections,
-        total_channels: report.channels,
-        total_messages: report.totals.delivered,
-        total_unique_messages: report.totals.posted,
-        channels: channels_by_name(&report.view.channels, epoch),
-        users: report
-            .connected
-            .iter()
-            .map(|user| ConnectedUserReply {
-                state: PublicState(&user.profile),
-                user: Json(&user.name),
-                uuid: user.uuid,
-                connections: Json(&user.connections),
-            })
-            .collect(),
-        uptime: uptime(report.uptime.as_secs()),
-        version: env!("CARGO_PKG_VERSION"),
-    })
-}
-
-/// `[D day(s), ]H:MM:SS`
-fn uptime(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let clock = format!("{}:{:02}:{:02}", rest / 3600, rest / 60 % 60, rest % 60);
-    match days {
-        0 => clock,
-        1 => format!("1 day, {clock}"),
-        days => format!("{days} days, {clock}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uptime_reads_like_a_clock() {
-        assert_eq!([uptime(3), uptime(90_061), uptime(172_800)], ["0:00:03", "1 day, 1:01:01", "2 days, 0:00:00"]);
-    }
 }

@@ -16,7 +16,7 @@ use crate::domain::settings::SettingsPatch;
 use crate::domain::state::{Profile, PublicKeys, UserState};
 use crate::domain::timestamp::Moment;
 use crate::domain::user::FloorAt;
-use crate::domain::view::{ChannelsView, InfoOptions};
+use crate::domain::view::{ChannelsView, InfoOptions, Showing};
 
 /// A user comes with a new connection, or brings more channels to one it has.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub struct Connected {
     pub channels: Vec<ChannelName>,
     /// These channels and their members.
     pub view: ChannelsView,
+    /// Those that are to be in it.
+    pub showing: Showing,
     /// The head of the log at this moment.
     pub head: Position,
 }
@@ -74,24 +76,33 @@ impl Operation for Connect {
     }
 
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
-        draft.touch(Key::Connection(self.id), Touch::Exclusive)?;
         let connection = router.connection(self.id);
-        if connection.is_some_and(|connection| connection.user != self.user) {
-            return Err(Refusal::ForeignConnection.into());
+        if draft.done() == 0 {
+            draft.touch(Key::Connection(self.id), Touch::Exclusive)?;
+            if connection.is_some_and(|connection| connection.user != self.user) {
+                return Err(Refusal::ForeignConnection.into());
+            }
+            self.decide_user(router, draft)?;
+            draft.add(Event::ConnectionOpened { id: self.id, user: self.user.clone() });
         }
-        self.decide_user(router, draft)?;
-        draft.add(Event::ConnectionOpened { id: self.id, user: self.user.clone() });
         let current = connection.map(|connection| &connection.channels);
         let wanted = self.channels.iter().zip(&self.channel_uuids);
         add_subscriptions(self.id, &self.user, current, wanted, &self.channel_configs, router, draft)?;
         self.decide_floors(router, draft)
     }
 
-    fn outcome(mut self, router: &Router, moment: Moment) -> Connected {
+    fn outcome(mut self, router: &Router, _moment: Moment) -> Connected {
         self.channels.sort_unstable();
-        let view = router.view(&self.channels, &self.info, Some(&self.user), moment);
+        let mut names = self.channels.clone();
+        names.dedup();
+        let showing = Showing { names, options: self.info, viewer: Some(self.user.clone()), done: 0 };
         let profile = router.user(&self.user).map(|user| user.profile.clone()).unwrap_or_default();
-        Connected { id: self.id, user: self.user, profile, channels: self.channels, view, head: router.head() }
+        let (view, head) = (ChannelsView::default(), router.head());
+        Connected { id: self.id, user: self.user, profile, channels: self.channels, view, showing, head }
+    }
+
+    fn look(connected: &mut Connected, router: &Router, moment: Moment) -> bool {
+        router.show(&mut connected.showing, &mut connected.view, moment)
     }
 }
 

@@ -18,10 +18,16 @@ pub trait Operation: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Adds the events that this leads to, as things stand in `router`. May be asked again after
-    /// [`Undecided::Later`].
+    /// Adds the events that this leads to, as things stand in `router`. Is asked again to go on after
+    /// [`Undecided::More`], and may be asked again from the beginning after [`Undecided::Later`].
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided>;
 
     /// What came of it, right after its events were applied.
     fn outcome(self, router: &Router, moment: Moment) -> Self::Outcome;
+
+    /// Adds to that some of what it shows of many things; true if there is more to add. What it shows
+    /// does not change meanwhile, though others have their turn.
+    fn look(_outcome: &mut Self::Outcome, _router: &Router, _moment: Moment) -> bool {
+        false
+    }
 }

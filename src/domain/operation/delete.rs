@@ -39,9 +39,10 @@ impl Operation for Delete {
     }
 
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
-        self.positions.clear();
-        for deletion in &self.deletions {
+        self.positions.truncate(draft.done());
+        for deletion in &self.deletions[draft.done()..] {
             self.positions.push(decide_one(deletion, router, draft)?);
+            draft.next_element()?;
         }
         Ok(())
     }

@@ -40,9 +40,10 @@ impl Operation for EditMessages {
     }
 
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
-        self.positions.clear();
-        for edit in &self.edits {
+        self.positions.truncate(draft.done());
+        for edit in &self.edits[draft.done()..] {
             self.positions.push(decide_one(edit, router, draft)?);
+            draft.next_element()?;
         }
         Ok(())
     }

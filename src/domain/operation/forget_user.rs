@@ -33,9 +33,10 @@ impl Operation for ForgetUser {
         let user = router.user(&self.user);
         self.found = user.is_some();
         let Some(user) = user else { return Ok(()) };
-        for id in &user.connections {
+        for id in user.connections.iter().skip(draft.done()) {
             draft.touch(Key::Connection(*id), Touch::Exclusive)?;
             draft.add(Event::ConnectionEnded { id: *id });
+            draft.next_element()?;
         }
         draft.add(Event::UserForgotten { name: self.user.clone() });
         Ok(())

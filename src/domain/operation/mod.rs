@@ -19,7 +19,7 @@ mod trim;
 mod unsubscribe;
 
 pub use change_state::{ChangeState, StateReport};
-pub use configure::Configure;
+pub use configure::{Configure, Configured};
 pub use connect::{Connect, Connected};
 pub use contract::Operation;
 pub use delete::{Delete, DeleteOne};

@@ -62,11 +62,14 @@ impl Operation for Post {
     }
 
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
-        self.posted.clear();
-        for one in &self.messages {
+        if draft.done() == 0 {
+            self.posted.clear();
+        }
+        for one in &self.messages[draft.done()..] {
             if let Some(posted) = decide_one(one, router, draft)? {
                 self.posted.push(posted);
             }
+            draft.next_element()?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::router::{Needs, Router};
 use crate::domain::settings::{ChannelSettings, SettingsPatch};
 use crate::domain::timestamp::Moment;
-use crate::domain::view::{ChannelsView, InfoOptions};
+use crate::domain::view::{ChannelsView, InfoOptions, Showing};
 
 /// Most channels of one connection: each answer about it lists them all.
 const MAX_CHANNELS: usize = 10_000;
@@ -41,6 +41,8 @@ pub struct Subscribed {
     pub channels: Vec<ChannelName>,
     /// These channels and their members.
     pub view: ChannelsView,
+    /// Those that are to be in it.
+    pub showing: Showing,
     /// Real changes, sorted.
     pub added: Vec<ChannelName>,
 }
@@ -55,9 +57,11 @@ impl Operation for Subscribe {
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
         draft.touch(Key::Connection(self.id), Touch::Exclusive)?;
         let connection = router.connection(self.id).ok_or(Refusal::UnknownConnection)?;
-        touch_shown(&connection.channels, draft)?;
-        let added: BTreeSet<_> = self.channels.iter().filter(|name| !connection.channels.contains(*name)).collect();
-        self.added = added.into_iter().cloned().collect();
+        if draft.done() == 0 {
+            touch_shown(&connection.channels, draft)?;
+            let added: BTreeSet<_> = self.channels.iter().filter(|name| !connection.channels.contains(*name)).collect();
+            self.added = added.into_iter().cloned().collect();
+        }
         let wanted = self.channels.iter().zip(&self.channel_uuids);
         add_subscriptions(
             self.id,
@@ -70,9 +74,13 @@ impl Operation for Subscribe {
         )
     }
 
-    fn outcome(self, router: &Router, moment: Moment) -> Subscribed {
-        let (channels, view) = membership(self.id, &self.info, router, moment);
-        Subscribed { channels, view, added: self.added }
+    fn outcome(self, router: &Router, _moment: Moment) -> Subscribed {
+        let (channels, showing) = membership(self.id, self.info, router);
+        Subscribed { channels, view: ChannelsView::default(), showing, added: self.added }
+    }
+
+    fn look(subscribed: &mut Subscribed, router: &Router, moment: Moment) -> bool {
+        router.show(&mut subscribed.showing, &mut subscribed.view, moment)
     }
 }
 
@@ -94,48 +102,59 @@ pub(super) fn add_subscriptions<'a>(
 ) -> Result<(), Undecided> {
     // Whether a floor begins or ends depends on all of the user's connections.
     draft.touch(Key::User(user.clone()), Touch::Shared)?;
+    let done = draft.done();
     let mut seen = HashSet::new();
     let mut count = current.map_or(0, BTreeSet::len);
-    for (name, uuid) in wanted {
-        if !seen.insert(name) {
-            continue;
-        }
-        if current.is_some_and(|channels| channels.contains(name)) {
-            draft.touch(Key::Channel(name.clone()), Touch::Shared)?;
-            continue;
-        }
-        count += 1;
+    for (index, (name, uuid)) in wanted.enumerate() {
+        let is_added = seen.insert(name) && !current.is_some_and(|channels| channels.contains(name));
+        count += usize::from(is_added);
         if count > MAX_CHANNELS {
             return Err(Refusal::TooManyChannels.into());
         }
-        let key = Key::Channel(name.clone());
-        if router.channel(name).is_some() {
-            draft.touch(key, Touch::Shared)?;
-        } else {
-            draft.touch(key, Touch::Exclusive)?;
-            let default = ChannelSettings::default();
-            let settings = configs.get(name).map_or_else(|| default.clone(), |patch| patch.applied_to(&default));
-            draft.add(Event::ChannelKept { name: name.clone(), uuid: *uuid, settings });
+        if index < done {
+            continue;
         }
-        let held = router.user(user).is_some_and(|user| user.floors.contains_key(name));
-        if held && router.floor(user, name, draft.moment().utc).is_none() {
-            // Another that comes at the same time must find the new floor, not this one.
-            draft.touch(Key::User(user.clone()), Touch::Exclusive)?;
-            draft.add(Event::FloorEnded { user: user.clone(), channel: name.clone() });
+        match is_added {
+            true => add_subscription(id, user, name, *uuid, configs, router, draft)?,
+            false => draft.touch(Key::Channel(name.clone()), Touch::Shared)?,
         }
-        draft.add(Event::Subscribed { id, channel: name.clone() });
+        draft.next_element()?;
     }
     Ok(())
 }
 
-/// All channels of a connection and what its user may know of them.
-pub(super) fn membership(
+fn add_subscription(
     id: ConnectionId,
-    info: &InfoOptions,
+    user: &Username,
+    name: &ChannelName,
+    uuid: Uuid,
+    configs: &HashMap<ChannelName, SettingsPatch>,
     router: &Router,
-    moment: Moment,
-) -> (Vec<ChannelName>, ChannelsView) {
+    draft: &mut Draft,
+) -> Result<(), Undecided> {
+    let key = Key::Channel(name.clone());
+    if router.channel(name).is_some() {
+        draft.touch(key, Touch::Shared)?;
+    } else {
+        draft.touch(key, Touch::Exclusive)?;
+        let default = ChannelSettings::default();
+        let settings = configs.get(name).map_or_else(|| default.clone(), |patch| patch.applied_to(&default));
+        draft.add(Event::ChannelKept { name: name.clone(), uuid, settings });
+    }
+    let held = router.user(user).is_some_and(|user| router.kept_floor(user, name).is_some());
+    if held && router.floor(user, name, draft.moment().utc).is_none() {
+        // Another that comes at the same time must find the new floor, not this one.
+        draft.touch(Key::User(user.clone()), Touch::Exclusive)?;
+        draft.add(Event::FloorEnded { user: user.clone(), channel: name.clone() });
+    }
+    draft.add(Event::Subscribed { id, channel: name.clone() });
+    Ok(())
+}
+
+/// All channels of a connection; its user may look at them.
+pub(super) fn membership(id: ConnectionId, options: InfoOptions, router: &Router) -> (Vec<ChannelName>, Showing) {
     let Some(connection) = router.connection(id) else { return Default::default() };
-    let view = router.view(&connection.channels, info, Some(&connection.user), moment);
-    (connection.channels.iter().cloned().collect(), view)
+    let names: Vec<ChannelName> = connection.channels.iter().cloned().collect();
+    let viewer = Some(connection.user.clone());
+    (names.clone(), Showing { names, options, viewer, done: 0 })
 }

@@ -9,7 +9,7 @@ use crate::domain::event::Event;
 use crate::domain::names::{ChannelName, ConnectionId};
 use crate::domain::router::{Needs, Router};
 use crate::domain::timestamp::Moment;
-use crate::domain::view::{ChannelsView, InfoOptions};
+use crate::domain::view::{ChannelsView, InfoOptions, Showing};
 
 /// A connection leaves channels.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Unsubscribed {
     pub channels: Vec<ChannelName>,
     /// These channels and their members.
     pub view: ChannelsView,
+    /// Those that are to be in it.
+    pub showing: Showing,
     /// Real changes, sorted.
     pub removed: Vec<ChannelName>,
 }
@@ -54,8 +56,12 @@ impl Operation for Unsubscribe {
         Ok(())
     }
 
-    fn outcome(self, router: &Router, moment: Moment) -> Unsubscribed {
-        let (channels, view) = membership(self.id, &self.info, router, moment);
-        Unsubscribed { channels, view, removed: self.removed }
+    fn outcome(self, router: &Router, _moment: Moment) -> Unsubscribed {
+        let (channels, showing) = membership(self.id, self.info, router);
+        Unsubscribed { channels, view: ChannelsView::default(), showing, removed: self.removed }
+    }
+
+    fn look(unsubscribed: &mut Unsubscribed, router: &Router, moment: Moment) -> bool {
+        router.show(&mut unsubscribed.showing, &mut unsubscribed.view, moment)
     }
 }

@@ -3,9 +3,11 @@
 mod assets;
 mod health;
 mod pages;
+mod report;
 mod session;
 
 pub use assets::asset;
 pub use health::{alive, healthz, not_ready, readyz};
-pub use pages::{explorer, openapi, panel, report};
+pub use pages::{explorer, openapi, panel};
+pub use report::report;
 pub use session::{sign_in, sign_in_page, sign_out};

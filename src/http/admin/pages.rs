@@ -1,17 +1,13 @@
-//! The panel, its figures, and the description of the API.
+//! The panel, and the description of the API.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::assets;
-use super::session::{Admin, Anonymous, redirect};
-use crate::http::answer::JsonText;
+use super::session::{Admin, Anonymous, SIGN_IN, redirect};
 use crate::http::error::ApiError;
 use crate::http::state::AppState;
-use crate::wire::reply;
-
-const SIGN_IN: &str = "/admin/sign_in";
 
 /// `GET /admin`
 pub async fn panel(
@@ -21,21 +17,6 @@ pub async fn panel(
 ) -> Result<Response, ApiError> {
     match admin {
         Ok(Admin) => assets::page("panel.html", |html| html),
-        Err(Anonymous) => Ok(redirect(&state, &headers, SIGN_IN)),
-    }
-}
-
-/// `/admin/admin.json`
-pub async fn report(
-    State(state): State<AppState>,
-    headers: HeaderMap,
-    admin: Result<Admin, Anonymous>,
-) -> Result<Response, ApiError> {
-    match admin {
-        Ok(Admin) => {
-            let report = state.hub.report().await?;
-            Ok(JsonText(reply::admin(&report, state.hub.epoch())).into_response())
-        }
         Err(Anonymous) => Ok(redirect(&state, &headers, SIGN_IN)),
     }
 }

@@ -18,6 +18,8 @@ use crate::http::error::{ApiError, escape};
 use crate::http::links::{link, scheme};
 use crate::http::state::AppState;
 
+/// Where one signs in.
+pub const SIGN_IN: &str = "/admin/sign_in";
 /// The cookie's name and how long it lasts. Source: the stock server.
 const COOKIE: &str = "auth_tkt";
 const DAYS: i64 = 30;
@@ -102,5 +104,5 @@ fn dress(cookie: &mut Cookie<'_>, scheme: &str) {
 pub async fn sign_out(State(state): State<AppState>, headers: HeaderMap, jar: SignedCookieJar) -> Response {
     let mut cookie = Cookie::from(COOKIE);
     dress(&mut cookie, scheme(&headers, &state.config));
-    (jar.remove(cookie), redirect(&state, &headers, "/admin/sign_in")).into_response()
+    (jar.remove(cookie), redirect(&state, &headers, SIGN_IN)).into_response()
 }

@@ -9,6 +9,6 @@ use crate::wire::{reply, request};
 
 /// Creates channels and changes their settings.
 pub async fn channel_config(State(state): State<AppState>, RawBody(body): RawBody) -> Answer {
-    let view = state.hub.perform(request::configure(&body)?, body.len()).await?;
-    Ok(JsonText(reply::channels(&view, state.hub.epoch())))
+    let configured = state.hub.perform(request::configure(&body)?, body.len()).await?;
+    Ok(JsonText(reply::channels(&configured.view, state.hub.epoch())))
 }

@@ -17,7 +17,8 @@ pub async fn subscribe(State(state): State<AppState>, query: Query, RawBody(body
     let read = request::subscribe(&body, query.get("conn_id").as_deref());
     let operation = read.map_err(|invalid| with_unknown_connection(&state, invalid))?;
     let subscribed = state.hub.perform(operation, body.len()).await?;
-    Ok(JsonText(reply::subscribed(&subscribed, state.hub.epoch())))
+    let people = state.hub.people(subscribed.view.members());
+    Ok(JsonText(reply::subscribed(&subscribed, &people, state.hub.epoch())))
 }
 
 /// Takes channels from a connection.
@@ -25,7 +26,8 @@ pub async fn unsubscribe(State(state): State<AppState>, query: Query, RawBody(bo
     let read = request::unsubscribe(&body, query.get("conn_id").as_deref());
     let operation = read.map_err(|invalid| with_unknown_connection(&state, invalid))?;
     let unsubscribed = state.hub.perform(operation, body.len()).await?;
-    Ok(JsonText(reply::unsubscribed(&unsubscribed, state.hub.epoch())))
+    let people = state.hub.people(unsubscribed.view.members());
+    Ok(JsonText(reply::unsubscribed(&unsubscribed, &people, state.hub.epoch())))
 }
 
 /// Adds to what is wrong with a body that the connection it names is unknown.

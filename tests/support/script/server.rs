@@ -1,6 +1,6 @@
 //! A router, driven as the journal drives it, with a fake store and a fake clock.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use channelstream::domain::event::Event;
 use channelstream::domain::frame::Tick;
 use channelstream::domain::listen::Departure;
 use channelstream::domain::message::{Audience, Body, Deletion, Edit, Message};
-use channelstream::domain::names::{ConnectionId, ListenerId};
+use channelstream::domain::names::{ChannelName, ConnectionId, ListenerId, Username};
 use channelstream::domain::operation::{
     ChangeState, Configure, Connect, Delete, EditMessages, ExpireFloors, ExpireMessages, ForgetChannel,
     ForgetIdleUsers, ForgetUser, Operation, Post, PostOne, Subscribe, Sweep, Trim, Unsubscribe,
@@ -20,7 +20,7 @@ use channelstream::domain::router::{Effect, Needs, Recipients, Router};
 use channelstream::domain::state::{PublicKeys, UserState};
 use channelstream::domain::timestamp::{Moment, Timestamp};
 use channelstream::domain::user::{Floor, FloorAt};
-use channelstream::domain::view::InfoOptions;
+use channelstream::domain::view::{ChannelsView, InfoOptions, Showing};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -72,7 +72,23 @@ trait Asked {
     fn answer(self: Box<Self>, router: &Router, moment: Moment) -> String;
 }
 
-struct Told<O: Operation>(O, fn(O::Outcome) -> String);
+/// Looks at channels, each once.
+pub fn look_at(
+    router: &Router,
+    mut names: Vec<ChannelName>,
+    options: &InfoOptions,
+    viewer: Option<Username>,
+    moment: Moment,
+) -> ChannelsView {
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    let mut view = ChannelsView::default();
+    let mut showing = Showing { names, options: options.clone(), viewer, done: 0 };
+    while router.show(&mut showing, &mut view, moment) {}
+    view
+}
+
+struct Told<O: Operation>(O, fn(O::Outcome, &Router) -> String);
 
 impl<O: Operation> Asked for Told<O> {
     fn needs(&self, router: &Router, needs: &mut Needs) {
@@ -80,11 +96,18 @@ impl<O: Operation> Asked for Told<O> {
     }
 
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
-        self.0.decide(router, draft)
+        loop {
+            match self.0.decide(router, draft) {
+                Err(Undecided::More) => {}
+                result => return result,
+            }
+        }
     }
 
     fn answer(self: Box<Self>, router: &Router, moment: Moment) -> String {
-        (self.1)(self.0.outcome(router, moment))
+        let mut outcome = self.0.outcome(router, moment);
+        while O::look(&mut outcome, router, moment) {}
+        (self.1)(outcome, router)
     }
 }
 
@@ -196,7 +219,7 @@ impl Server {
         let alone = asked.len() == 1 && self.is_ephemeral(&waiting[0]);
         let trims = !alone && self.router.has_overfull();
         if trims {
-            asked.insert(0, Box::new(Told(Trim, |()| String::new())));
+            asked.insert(0, Box::new(Told(Trim, |(), _| String::new())));
         }
         let found = if alone { Found::default() } else { self.load(&asked, moment) };
         let mut draft = Draft::new(&self.router, moment, &found);
@@ -211,7 +234,7 @@ impl Server {
                     draft.take_back();
                     answers.push(Err(refusal));
                 }
-                Err(Undecided::Later) => {
+                Err(Undecided::Later | Undecided::More) => {
                     draft.take_back();
                     break;
                 }
@@ -352,12 +375,14 @@ impl Server {
                     public_keys: public.as_deref().map(public_keys),
                     changed: Vec::new(),
                 },
-                state_report_text,
+                |told, _| state_report_text(told),
             )),
             Request::Configure { channel, settings } => {
-                Box::new(Told(Configure { channels: vec![(channel, next_uuid(), settings)] }, |view| view_text(&view)))
+                Box::new(Told(Configure { channels: vec![(channel, next_uuid(), settings)] }, |told, router| {
+                    view_text(&told.view, router)
+                }))
             }
-            Request::Post(said) => Box::new(Told(self.post(&said), posted_text)),
+            Request::Post(said) => Box::new(Told(self.post(&said), |told, _| posted_text(told))),
             Request::Edit(said) => {
                 let edits = said.iter().map(|said| {
                     Arc::new(Edit {
@@ -371,7 +396,9 @@ impl Server {
                         no_history: said.unlogged,
                     })
                 });
-                Box::new(Told(EditMessages { edits: edits.collect(), positions: Vec::new() }, edited_text))
+                Box::new(Told(EditMessages { edits: edits.collect(), positions: Vec::new() }, |told, _| {
+                    edited_text(told)
+                }))
             }
             Request::Delete(said) => {
                 let deletions = said.iter().map(|said| {
@@ -382,19 +409,23 @@ impl Server {
                         no_history: said.unlogged,
                     })
                 });
-                Box::new(Told(Delete { deletions: deletions.collect(), positions: Vec::new() }, deleted_text))
+                Box::new(Told(Delete { deletions: deletions.collect(), positions: Vec::new() }, |told, _| {
+                    deleted_text(told)
+                }))
             }
-            Request::Sweep => Box::new(Told(Sweep, |()| String::new())),
-            Request::ExpireFloors => Box::new(Told(ExpireFloors, |()| String::new())),
+            Request::Sweep => Box::new(Told(Sweep, |(), _| String::new())),
+            Request::ExpireFloors => Box::new(Told(ExpireFloors, |(), _| String::new())),
             Request::ExpireMessages => {
                 let channels = self.store.expired_channels(self.moment());
-                Box::new(Told(ExpireMessages { channels }, |()| String::new()))
+                Box::new(Told(ExpireMessages { channels }, |(), _| String::new()))
             }
-            Request::ForgetUser(user) => Box::new(Told(ForgetUser { user, found: false }, found_text)),
-            Request::ForgetChannel(channel) => Box::new(Told(ForgetChannel { channel, found: false }, found_text)),
+            Request::ForgetUser(user) => Box::new(Told(ForgetUser { user, found: false }, |told, _| found_text(told))),
+            Request::ForgetChannel(channel) => {
+                Box::new(Told(ForgetChannel { channel, found: false }, |told, _| found_text(told)))
+            }
             Request::Forget { users, idle } => {
                 let idle_since = self.moment().utc - Duration::from_secs(idle);
-                Box::new(Told(ForgetIdleUsers { users, idle_since, forgotten: 0 }, |count| count.to_string()))
+                Box::new(Told(ForgetIdleUsers { users, idle_since, forgotten: 0 }, |count, _| count.to_string()))
             }
         }
     }
@@ -402,8 +433,8 @@ impl Server {
     pub fn describe(&self, show: &Show) -> String {
         match show {
             Show::Channels { names, viewer, options } => {
-                let view = self.router.view(names, options, viewer.as_ref(), self.moment());
-                if view.channels.is_empty() { format!("no {}", join(names)) } else { view_text(&view) }
+                let view = look_at(&self.router, names.clone(), options, viewer.clone(), self.moment());
+                if view.channels.is_empty() { format!("no {}", join(names)) } else { view_text(&view, &self.router) }
             }
             Show::Settings(name) => match self.router.channel(name) {
                 Some(channel) => format!("{name}: {}", settings_text(&channel.settings)),

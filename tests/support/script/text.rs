@@ -9,6 +9,7 @@ use channelstream::domain::message::{Body, Deletion, Edit, Message};
 use channelstream::domain::names::{ChannelName, ConnectionId, Username};
 use channelstream::domain::operation::{Connected, Posted, StateReport, Subscribed, Unsubscribed};
 use channelstream::domain::position::Position;
+use channelstream::domain::router::Router;
 use channelstream::domain::settings::ChannelSettings;
 use channelstream::domain::state::{Change, Profile, StateValue};
 use channelstream::domain::timestamp::{Timestamp, from_micros};
@@ -169,15 +170,16 @@ pub fn logged_text(logged: &Logged) -> String {
     message_text(&logged.message, Some(logged.position)).trim_start().to_owned() + &edit
 }
 
-pub fn view_text(view: &ChannelsView) -> String {
+pub fn view_text(view: &ChannelsView, router: &Router) -> String {
     let mut parts = Vec::new();
     for channel in &view.channels {
-        let users = labelled(" of", &channel.users);
+        let users = labelled(" of", channel.users.iter());
         let history = labelled(":", channel.history.iter().map(logged_text));
         parts.push(format!("{} {}c {}u{users}{history}", channel.name, channel.total_connections, channel.total_users));
     }
     let state = |profile: &Profile| state_text(profile.state().iter());
-    let mut people: Vec<String> = view.users.iter().map(|(name, profile)| person_text(name, &state(profile))).collect();
+    let members = view.members();
+    let mut people: Vec<String> = members.iter().map(|name| person_text(name, &state(&router.profile(name)))).collect();
     people.sort();
     parts.push(labelled("users", people));
     sentence(parts)
@@ -205,18 +207,18 @@ pub fn profile_text(profile: &Profile) -> String {
 
 // ---- Answers ----
 
-pub fn connected_text(answer: Connected) -> String {
+pub fn connected_text(answer: Connected, router: &Router) -> String {
     let who = format!("{} is {} {}", connection_name(answer.id), answer.user, profile_text(&answer.profile));
     let head = format!("head {}", answer.head.0);
-    sentence([who, labelled("in", &answer.channels), view_text(&answer.view), head])
+    sentence([who, labelled("in", &answer.channels), view_text(&answer.view, router), head])
 }
 
-pub fn subscribed_text(answer: Subscribed) -> String {
-    sentence([labelled("added", &answer.added), labelled("in", &answer.channels), view_text(&answer.view)])
+pub fn subscribed_text(answer: Subscribed, router: &Router) -> String {
+    sentence([labelled("added", &answer.added), labelled("in", &answer.channels), view_text(&answer.view, router)])
 }
 
-pub fn unsubscribed_text(answer: Unsubscribed) -> String {
-    sentence([labelled("removed", &answer.removed), labelled("in", &answer.channels), view_text(&answer.view)])
+pub fn unsubscribed_text(answer: Unsubscribed, router: &Router) -> String {
+    sentence([labelled("removed", &answer.removed), labelled("in", &answer.channels), view_text(&answer.view, router)])
 }
 
 pub fn state_report_text(answer: StateReport) -> String {

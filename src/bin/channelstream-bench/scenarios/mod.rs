@@ -10,6 +10,7 @@ mod curves;
 mod fan_out;
 mod growth;
 mod idle;
+mod locks;
 mod publish;
 mod reconnect_storm;
 
@@ -25,6 +26,7 @@ pub enum Scenario {
     Idle(idle::Options),
     Channels(channels::Options),
     ConnectStorm(connect_storm::Options),
+    Locks(locks::Options),
     ReconnectStorm(reconnect_storm::Options),
     BigStore(big_store::Options),
     Growth(growth::Options),
@@ -41,6 +43,7 @@ impl Scenario {
             return results.report(json.as_deref());
         }
         match self {
+            Self::Locks(options) => locks::run(options).await,
             Self::ReconnectStorm(options) => reconnect_storm::run(options).await,
             Self::BigStore(options) => big_store::run(options).await,
             Self::ConnectGrowth(options) => connect_growth::run(options).await,
