@@ -52,7 +52,7 @@ pub struct Options {
     pub users: u64,
     /// Bytes of text in a message
     #[arg(long, default_value_t = 200)]
-    size: usize,
+    pub size: usize,
     /// Users who are let in, each to a channel picked at random
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub connects: u64,
@@ -61,15 +61,15 @@ pub struct Options {
     pub active: Option<u64>,
     /// Picks other users and channels
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub seed: u64,
     /// Fills the store in this directory and leaves it there, or uses the one it left there
     #[arg(long, value_name = "DIR")]
     #[serde(skip)]
-    keep: Option<PathBuf>,
+    pub keep: Option<PathBuf>,
     /// Also writes the figures here
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
-    json: Option<PathBuf>,
+    pub json: Option<PathBuf>,
 }
 
 /// Everything that is measured.
