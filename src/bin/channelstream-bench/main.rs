@@ -14,6 +14,7 @@ mod figures;
 mod histogram;
 mod http;
 mod listener;
+mod meter;
 mod process;
 mod program;
 mod readers;
