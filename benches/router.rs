@@ -126,9 +126,7 @@ fn view(world: &World, names: &[ChannelName]) -> ChannelsView {
 fn info_view(bencher: Bencher, channels: usize) {
     let (world, _) = returning(channels, 10);
     let names: Vec<_> = (0..channels).map(channel).collect();
-    bencher
-        .counter(ItemsCount::new(channels))
-        .bench_local(|| view(&world, black_box(&names)));
+    bencher.counter(ItemsCount::new(channels)).bench_local(|| view(&world, black_box(&names)));
 }
 
 /// The same: the answer's text, without the lock.

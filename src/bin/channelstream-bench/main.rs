@@ -17,6 +17,7 @@ mod files;
 mod histogram;
 mod http;
 mod listener;
+mod meter;
 mod process;
 mod program;
 mod readers;

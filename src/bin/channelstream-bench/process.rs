@@ -73,6 +73,25 @@ impl Process {
     }
 }
 
+/// Seconds of CPU time of the whole machine so far, what its host took from it included; to 10 ms.
+///
+/// # Errors
+/// If the system does not tell.
+pub fn machine_cpu_seconds() -> anyhow::Result<f64> {
+    let stat = fs::read_to_string("/proc/stat").context("/proc/stat cannot be read")?;
+    machine_ticks(&stat).map(|ticks| ticks as f64 / TICKS).context("/proc/stat has an unknown form")
+}
+
+/// All but what is idle: the fourth and fifth number. What guests take is part of the others.
+fn machine_ticks(stat: &str) -> Option<u64> {
+    let mut all = stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace().take(8).map(str::parse::<u64>);
+    let busy = all.try_fold((0, 0), |(sum, index), ticks| {
+        let ticks = if matches!(index, 3 | 4) { 0 } else { ticks.ok()? };
+        Some((sum + ticks, index + 1))
+    });
+    busy.map(|(sum, _)| sum)
+}
+
 /// User and system time; the command, which comes before, is in parentheses and may hold anything.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, after) = stat.rsplit_once(')')?;
@@ -99,6 +118,7 @@ mod tests {
         let stat = "42 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 1200 34 0 0 20 0 4 0 100\n";
         assert_eq!(cpu_ticks(stat), Some(1234));
         assert_eq!(parent(stat), Some(1));
+        assert_eq!(machine_ticks("cpu  1 2 4 1000 1000 8 16 32 64 128\ncpu0 1\n"), Some(63));
         assert_eq!(kib("Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n", "VmRSS:"), Some(1024));
         assert!(Process::this().resident_kib().unwrap() > 0);
     }

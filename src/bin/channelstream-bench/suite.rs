@@ -113,9 +113,9 @@ pub struct Options {
     /// How often each contender is measured, in turns
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Only scenarios whose name contains this
-    #[arg(long, default_value = "")]
-    only: String,
+    /// Only the scenarios of these names
+    #[arg(long, value_delimiter = ',', value_parser = SCENARIOS.map(|(name, _)| name))]
+    only: Vec<String>,
     /// Contenders that are left out, besides those that are not there
     #[arg(long, value_enum, value_delimiter = ',')]
     without: Vec<Kind>,
@@ -143,7 +143,10 @@ struct Measured {
 /// If a contender could not be driven, or did not do what it should; all else is measured all the same.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut all = Vec::new();
-    for (name, command) in SCENARIOS.iter().filter(|(name, _)| name.contains(&options.only)) {
+    for (name, command) in SCENARIOS {
+        if !options.only.is_empty() && !options.only.iter().any(|wanted| wanted == name) {
+            continue;
+        }
         let mut line = Line::try_parse_from(["channelstream-bench"].into_iter().chain(command.split(' ')))
             .with_context(|| format!("{name} cannot be parsed"))?;
         let comparison = line.scenario.comparison_mut().context("a suite has contenders")?;

@@ -24,7 +24,7 @@ use crate::contender::{Address, Contender, Poster};
 use crate::figures::Figures;
 use crate::histogram::Histogram;
 use crate::listener::{Listener, write_body};
-use crate::process::Process;
+use crate::meter::Meter;
 use crate::readers::{Board, Readers, Socket};
 
 /// How often more messages are let go while too many are in flight.
@@ -181,29 +181,20 @@ impl Run<'_> {
         let board = &self.shared.board;
         let received = board.received();
         drop(board.take_latency());
-        let (server_cpu, generator_cpu) = (self.contender.cpu_seconds(), Process::this().cpu_seconds()?);
-        let started = Instant::now();
+        let meter = Meter::start(self.contender)?;
         let posts = phase.await?;
         self.all_delivered().await?;
-        let seconds = started.elapsed().as_secs_f64();
-        let server_cpu = self.contender.cpu_seconds().zip(server_cpu).map(|(after, before)| after - before);
-        let generator_cpu = Process::this().cpu_seconds()? - generator_cpu;
+        let seconds = meter.seconds();
         let deliveries = (board.received() - received) as f64;
         let latency = board.take_latency();
-        let mut add = |figure: &str, decimals, value: Option<f64>| {
-            figures.add(format!("{name}: {figure}"), decimals, value);
-        };
-        add("deliveries/s", 0, Some(deliveries / seconds));
-        add("delivery p50, ms", 3, Some(latency.quantile_ms(0.5)));
-        add("delivery p99, ms", 3, Some(latency.quantile_ms(0.99)));
-        add("delivery max, ms", 3, Some(latency.max_ms()));
-        add("POST p50, ms", 3, Some(posts.quantile_ms(0.5)));
-        add("POST p99, ms", 3, Some(posts.quantile_ms(0.99)));
-        add("server CPU, µs/delivery", 3, server_cpu.map(|cpu| cpu * 1e6 / deliveries));
-        add("server CPU, cores", 2, server_cpu.map(|cpu| cpu / seconds));
-        add("generator CPU, µs/delivery", 3, Some(generator_cpu * 1e6 / deliveries));
-        add("generator CPU, cores", 2, Some(generator_cpu / seconds));
-        Ok(())
+        let mut add = |figure: &str, decimals, value| figures.add(format!("{name}: {figure}"), decimals, Some(value));
+        add("deliveries/s", 0, deliveries / seconds);
+        add("delivery p50, ms", 3, latency.quantile_ms(0.5));
+        add("delivery p99, ms", 3, latency.quantile_ms(0.99));
+        add("delivery max, ms", 3, latency.max_ms());
+        add("POST p50, ms", 3, posts.quantile_ms(0.5));
+        add("POST p99, ms", 3, posts.quantile_ms(0.99));
+        meter.finish(&format!("{name}: "), "delivery", deliveries, figures)
     }
 
     async fn all_delivered(&self) -> anyhow::Result<()> {

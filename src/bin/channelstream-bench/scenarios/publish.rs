@@ -15,7 +15,7 @@ use crate::contender::{Address, Contender, Poster};
 use crate::figures::Figures;
 use crate::histogram::Histogram;
 use crate::listener::write_body;
-use crate::process::Process;
+use crate::meter::Meter;
 
 /// Many channels without listeners: what a POST costs
 #[derive(Debug, Clone, Args)]
@@ -58,23 +58,16 @@ impl Scenario for Options {
         let work = Work { channels, filler, batch: u64::from(self.batch), publishers: u64::from(self.publishers) };
         work.publish(contender.address(), self.warm_up).await?;
 
-        let (server_cpu, generator_cpu) = (contender.cpu_seconds(), Process::this().cpu_seconds()?);
-        let started = Instant::now();
+        let meter = Meter::start(contender)?;
         let posts = work.publish(contender.address(), self.seconds).await?;
-        let seconds = started.elapsed().as_secs_f64();
-        let server_cpu = contender.cpu_seconds().zip(server_cpu).map(|(after, before)| after - before);
-        let generator_cpu = Process::this().cpu_seconds()? - generator_cpu;
-
+        let seconds = meter.seconds();
         let messages = posts.count() as f64 * f64::from(self.batch);
         let mut figures = Figures::default();
         figures.add("POSTs/s", 0, posts.count() as f64 / seconds);
         figures.add("messages/s", 0, messages / seconds);
         figures.add("POST p50, ms", 3, posts.quantile_ms(0.5));
         figures.add("POST p99, ms", 3, posts.quantile_ms(0.99));
-        figures.add("server CPU, µs/message", 2, server_cpu.map(|cpu| cpu * 1e6 / messages));
-        figures.add("server CPU, cores", 2, server_cpu.map(|cpu| cpu / seconds));
-        figures.add("generator CPU, µs/message", 2, generator_cpu * 1e6 / messages);
-        figures.add("generator CPU, cores", 2, generator_cpu / seconds);
+        meter.finish("", "message", messages, &mut figures)?;
         figures.add("memory at the end, MiB", 1, contender.memory_mib());
         Ok(figures)
     }
