@@ -123,13 +123,10 @@ impl Limit {
             }
         }
         log.extend_from_slice(body);
-        let mut done = !self.queued;
-        if done {
-            for listener in self.listeners.borrow_mut().iter_mut() {
-                done &= listener.write(&log, self.begin.get());
-            }
-        }
-        if done {
+        // Nobody is left out because somebody before cannot take more.
+        let behind =
+            || self.listeners.borrow_mut().iter_mut().filter_map(|each| each.write(&log, self.begin.get())).count();
+        if !self.queued && behind() == 0 {
             self.begin.set(self.begin.get() + log.len());
             log.clear();
         } else {
@@ -141,42 +138,40 @@ impl Limit {
     async fn visit_in_turn(self: Rc<Self>) {
         loop {
             self.work.notified().await;
-            let mut next = 0;
-            while self.visit_some(&mut next) {
+            let mut next = Some(0);
+            while let Some(first) = next {
+                next = self.visit(first);
                 tokio::task::yield_now().await;
             }
         }
     }
 
-    /// Visits some listeners, beginning with the `next`; false: nobody lacks anything.
-    fn visit_some(&self, next: &mut usize) -> bool {
-        let end = || self.begin.get() + self.log.borrow().len();
+    /// Visits some listeners; says who is next, if anybody lacks anything.
+    fn visit(&self, first: usize) -> Option<usize> {
         let mut listeners = self.listeners.borrow_mut();
-        if *next >= listeners.len() {
-            let least = listeners.iter().map(|listener| listener.has).min().unwrap_or(end());
-            if least == end() || least - self.begin.get() > KEPT {
-                self.log.borrow_mut().drain(..least - self.begin.get());
-                self.begin.set(least);
-            }
-            if least == end() {
-                return false;
-            }
-            *next = 0;
+        let mut log = self.log.borrow_mut();
+        for listener in listeners.iter_mut().skip(first).take(VISITS) {
+            listener.write(&log, self.begin.get());
         }
-        for listener in listeners.iter_mut().skip(*next).take(VISITS) {
-            listener.write(&self.log.borrow(), self.begin.get());
+        if first + VISITS < listeners.len() {
+            return Some(first + VISITS);
         }
-        *next += VISITS;
-        true
+        let end = self.begin.get() + log.len();
+        let least = listeners.iter().map(|listener| listener.has).min().unwrap_or(end);
+        if least == end || least - self.begin.get() > KEPT {
+            log.drain(..least - self.begin.get());
+            self.begin.set(least);
+        }
+        (least < end).then_some(0)
     }
 }
 
 impl Listener {
-    /// Writes all that it lacks; says whether it has everything now.
-    fn write(&mut self, log: &[u8], begin: usize) -> bool {
+    /// Writes all that it lacks; says how many bytes it still lacks, if any.
+    fn write(&mut self, log: &[u8], begin: usize) -> Option<usize> {
         let waits = &log[self.has - begin..];
         if waits.is_empty() {
-            return true;
+            return None;
         }
         match self.socket.write(waits) {
             Ok(written) => self.has += written,
@@ -184,7 +179,7 @@ impl Listener {
             // It has gone.
             Err(_) => self.has = begin + log.len(),
         }
-        self.has == begin + log.len()
+        Some(begin + log.len() - self.has).filter(|lacks| *lacks > 0)
     }
 }
 
