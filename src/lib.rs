@@ -20,6 +20,8 @@ pub mod outlet;
 
 pub mod mailbox;
 
+pub mod visitors;
+
 pub mod live;
 
 pub mod journal;

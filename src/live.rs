@@ -25,12 +25,8 @@ use crate::domain::tail::Place;
 use crate::domain::timestamp::Moment;
 use crate::mailbox::{Call, Closing, Mailbox, Visit};
 use crate::piece::{Piece, PieceDraft};
+use crate::visitors::Visitors;
 use crate::wire::frame;
-
-/// Visits that one task makes, one after the other.
-const VISITS: usize = 256;
-/// Visits after which others get their turn.
-const VISITS_IN_A_ROW: usize = 32;
 
 /// Listeners that have mail: to be woken or visited after the lock is given back.
 #[derive(Debug, Default)]
@@ -38,6 +34,8 @@ const VISITS_IN_A_ROW: usize = 32;
 pub struct Wake {
     tasks: Vec<Waker>,
     visits: Vec<Visit>,
+    /// Who is to make the visits; none until there is all of it.
+    visitors: Option<Arc<Visitors>>,
 }
 
 impl Wake {
@@ -50,24 +48,13 @@ impl Wake {
     }
 
     /// Sees to all of them. Nobody waits until that is done.
-    pub fn wake(mut self) {
+    pub fn wake(self) {
         for task in self.tasks {
             task.wake();
         }
-        while !self.visits.is_empty() {
-            let others = self.visits.split_off(self.visits.len().min(VISITS));
-            tokio::spawn(visit(std::mem::replace(&mut self.visits, others)));
+        if let Some(visitors) = self.visitors.filter(|_| !self.visits.is_empty()) {
+            visitors.visit(self.visits);
         }
-    }
-}
-
-/// Visits listeners.
-async fn visit(visits: Vec<Visit>) {
-    for (index, visit) in visits.into_iter().enumerate() {
-        if index % VISITS_IN_A_ROW == VISITS_IN_A_ROW - 1 {
-            tokio::task::yield_now().await;
-        }
-        visit.write();
     }
 }
 
@@ -137,6 +124,7 @@ pub struct Live {
     run: Option<Run>,
     effects: Vec<Effect>,
     wake: Wake,
+    visitors: Arc<Visitors>,
     /// Tails that are to reach further back, and who waits for them.
     wanted: IndexMap<Place, Vec<oneshot::Sender<()>>>,
     replay_reads: u64,
@@ -159,6 +147,7 @@ impl Live {
             run: None,
             effects: Vec::new(),
             wake: Wake::default(),
+            visitors: Visitors::new(),
             wanted: IndexMap::new(),
             replay_reads: 0,
         }
@@ -311,7 +300,7 @@ impl Live {
     /// Completes what was applied: says whom to wake.
     pub fn hand_out(&mut self) -> Wake {
         self.close_run();
-        std::mem::take(&mut self.wake)
+        Wake { visitors: Some(self.visitors.clone()), ..std::mem::take(&mut self.wake) }
     }
 
     fn show(&mut self, tick: Tick, frame: &Frame, to: Recipients) {

@@ -18,7 +18,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use futures_util::future::poll_immediate;
 use futures_util::{SinkExt, StreamExt};
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -79,12 +79,10 @@ enum End {
 }
 
 async fn serve(upgrade: OnUpgrade, progress: Progress, listener: Option<(Listener, Box<Backlog>)>) {
-    // Who went away before that is seen by nobody.
-    let Ok(upgraded) = upgrade.await else { return };
-    let Some(mut socket) = Socket::of(upgraded, progress).await else { return };
-    let Some((mut listener, backlog)) = listener else { return socket.close(Closing::Unknown).await };
-    let tick = backlog.tick();
     // What is waited for only at the beginning or the end need not be part of what waits for long.
+    let Some(mut socket) = Box::pin(Socket::of(upgrade, progress)).await else { return };
+    let Some((mut listener, backlog)) = listener else { return Box::pin(socket.close(Closing::Unknown)).await };
+    let tick = backlog.tick();
     let end = match Box::pin(socket.catch_up(backlog)).await {
         Ok(()) => {
             listener.mark_written(tick);
@@ -114,9 +112,9 @@ struct Socket {
 }
 
 impl Socket {
-    /// None: it is no socket of ours.
-    async fn of(upgraded: Upgraded, progress: Progress) -> Option<Self> {
-        let parts = upgraded.downcast::<TokioIo<Watched<TcpStream>>>().ok()?;
+    /// None: the client went away before.
+    async fn of(upgrade: OnUpgrade, progress: Progress) -> Option<Self> {
+        let parts = upgrade.await.ok()?.downcast::<TokioIo<Watched<TcpStream>>>().ok()?;
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_CLIENT_MESSAGE))
             .max_frame_size(Some(MAX_CLIENT_MESSAGE))
