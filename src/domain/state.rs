@@ -1,7 +1,7 @@
 //! A user's state: a flat map whose values are scalars, and which of its keys are public.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use indexmap::IndexMap;
 
@@ -124,7 +124,7 @@ impl Profile {
         let keys: HashSet<&str> = public_keys.iter().map(|key| &**key).collect();
         let shown = state.0.iter().filter(|(key, _)| keys.contains(&***key));
         let public = UserState(shown.map(|(key, value)| (key.clone(), value.clone())).collect());
-        Self { state: Arc::new(state), public: Arc::new(public), public_keys }
+        Self { state: shared(state), public: shared(public), public_keys }
     }
 
     /// All of the state.
@@ -146,6 +146,12 @@ impl Profile {
     pub fn public_bytes(&self) -> usize {
         self.public.bytes()
     }
+}
+
+/// A state to be shared; an empty one, which most are, is the same for all.
+fn shared(state: UserState) -> Arc<UserState> {
+    static EMPTY: LazyLock<Arc<UserState>> = LazyLock::new(Arc::default);
+    if state.0.is_empty() { EMPTY.clone() } else { Arc::new(state) }
 }
 
 #[cfg(test)]
