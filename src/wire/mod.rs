@@ -3,5 +3,6 @@
 
 pub mod form;
 pub mod frame;
+mod readable;
 pub mod reply;
 pub mod request;
