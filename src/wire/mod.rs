@@ -4,5 +4,6 @@
 pub mod form;
 pub mod frame;
 pub mod long;
+mod readable;
 pub mod reply;
 pub mod request;
