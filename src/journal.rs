@@ -636,10 +636,12 @@ impl Writer {
         let mut live = self.live.lock(Purpose::Apply);
         let mut together = 0;
         for (request, range) in decided {
+            // Who comes back in between would see a floor that is about to be lowered.
+            let is_whole = events[range.clone()].iter().any(|event| matches!(event, Event::FloorSet { .. }));
             for event in &events[range] {
                 together += 1;
                 // What becomes one piece is not taken apart, unless it is much.
-                if together > TOGETHER || !live.is_collecting_for(event) {
+                if !is_whole && (together > TOGETHER || !live.is_collecting_for(event)) {
                     live = self.give_way(live, Purpose::Apply);
                     together = 0;
                 }

@@ -12,7 +12,7 @@ use indexmap::IndexMap;
 use slab::Slab;
 use tokio::sync::oneshot;
 
-use crate::domain::draft::{Draft, Found, Key};
+use crate::domain::draft::{Draft, Found, Key, Undecided};
 use crate::domain::event::Event;
 use crate::domain::frame::{Frame, Tick};
 use crate::domain::listen::Departure;
@@ -238,7 +238,10 @@ impl Live {
         let found = Found::default();
         let mut draft = Draft::new(&self.router, moment, &found);
         draft.begin();
-        let decided = post.decide(&self.router, &mut draft);
+        let mut decided = Err(Undecided::More);
+        while decided == Err(Undecided::More) {
+            decided = post.decide(&self.router, &mut draft);
+        }
         debug_assert!(decided.is_ok(), "alone in its draft");
         let (events, _) = draft.finish();
         debug_assert!(!events.iter().any(Event::is_durable), "nothing of it is stored");

@@ -87,6 +87,11 @@ impl Queue {
         self.progress.as_ref().is_some_and(|progress| progress.last().elapsed() < READING)
     }
 
+    /// Whether anything is to be taken.
+    fn has_mail(&self) -> bool {
+        !self.pieces.is_empty() || self.closing.is_some() || self.beats
+    }
+
     /// Takes what waits; `empty` is used for what is to come.
     fn take(&mut self, empty: &mut Pieces) -> Option<Mail> {
         if !self.pieces.is_empty() {
@@ -297,6 +302,7 @@ impl Mailbox {
             *outlet = Some(lent);
             return Poll::Ready(mail);
         }
+        lent.pieces.shrink_to(KEPT_PLACES);
         queue.emptier = Emptier::Lent(context.waker().clone(), lent);
         Poll::Pending
     }
@@ -326,50 +332,65 @@ impl Mailbox {
 }
 
 impl Visit {
-    /// Writes what waits, as far as there is room. The rest, and all else, is the task's.
-    pub fn write(self) {
-        let Self { mailbox, mut outlet } = self;
-        while let Some(next) = mailbox.next_for_visitor(outlet) {
-            outlet = next;
-            let tick = outlet.last_tick();
-            match outlet.try_write() {
-                Ok(true) => {
-                    if let Some(tick) = tick {
-                        mailbox.mark_written(tick);
-                    }
+    /// Writes what waits, as far as there is room; gives the next visit if something came meanwhile.
+    /// What there is no room for, and all else, is the task's.
+    pub fn write(self) -> Option<Self> {
+        let Self { mailbox, outlet } = self;
+        if outlet.is_to_be_read() {
+            // Whoever has gone must not count as having seen what is written now.
+            mailbox.return_outlet(outlet);
+            return None;
+        }
+        let mut outlet = mailbox.fill(outlet)?;
+        let tick = outlet.last_tick();
+        match outlet.try_write() {
+            Ok(true) => {
+                if let Some(tick) = tick {
+                    mailbox.mark_written(tick);
                 }
-                // What is wrong, the task will find out itself.
-                Ok(false) | Err(_) => return mailbox.return_outlet(outlet),
+                mailbox.end_visit(outlet)
+            }
+            // What is wrong, the task will find out itself.
+            Ok(false) | Err(_) => {
+                mailbox.return_outlet(outlet);
+                None
             }
         }
     }
 }
 
 impl Mailbox {
-    /// Fills an outlet with what waits; none: the visit is over.
-    fn next_for_visitor(&self, mut outlet: Outlet) -> Option<Outlet> {
-        let mut queue = self.queue.lock();
-        match queue.take(&mut outlet.pieces) {
+    /// Fills an outlet with what waits; none: there is nothing that a visitor can write.
+    fn fill(self: &Arc<Self>, mut outlet: Outlet) -> Option<Outlet> {
+        let mail = self.queue.lock().take(&mut outlet.pieces);
+        match mail {
             Some(Mail::Pieces(pieces)) => outlet.pieces = pieces,
             Some(Mail::Beat) => outlet.pieces.push_back(Piece::heartbeat()),
-            Some(Mail::Closed(_)) => {
-                drop(queue);
+            Some(Mail::Closed(_)) | None => {
                 self.return_outlet(outlet);
-                return None;
-            }
-            None => {
-                match std::mem::take(&mut queue.emptier) {
-                    Emptier::Visited { task, is_wanted: false } => queue.emptier = Emptier::Lent(task, outlet),
-                    busy => {
-                        queue.emptier = busy;
-                        drop(queue);
-                        self.return_outlet(outlet);
-                    }
-                }
                 return None;
             }
         }
         Some(outlet)
+    }
+
+    /// All was written: the outlet is lent for the next mail, or there is some already.
+    fn end_visit(self: &Arc<Self>, mut outlet: Outlet) -> Option<Visit> {
+        outlet.pieces.shrink_to(KEPT_PLACES);
+        let mut queue = self.queue.lock();
+        match std::mem::take(&mut queue.emptier) {
+            Emptier::Visited { task, is_wanted: false } if queue.has_mail() => {
+                queue.emptier = Emptier::Visited { task, is_wanted: false };
+                return Some(Visit { mailbox: self.clone(), outlet });
+            }
+            Emptier::Visited { task, is_wanted: false } => queue.emptier = Emptier::Lent(task, outlet),
+            wanted => {
+                queue.emptier = wanted;
+                drop(queue);
+                self.return_outlet(outlet);
+            }
+        }
+        None
     }
 
     /// A visitor gives an outlet back to the listener's task.

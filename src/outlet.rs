@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::domain::frame::Tick;
@@ -47,6 +47,11 @@ impl Outlet {
     /// Writes no more than the rest of a piece that was begun.
     pub fn finish_begun(&mut self) {
         self.pieces.truncate(usize::from(self.written > 0));
+    }
+
+    /// Whether something came that its task has not read yet: it may be the end.
+    pub fn is_to_be_read(&self) -> bool {
+        self.tcp.try_io(Interest::READABLE, || Ok(())).is_ok()
     }
 
     /// Writes as much as there is room for; whether that was all.

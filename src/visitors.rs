@@ -3,6 +3,7 @@
 //! written at the same visit.
 
 use std::collections::VecDeque;
+use std::future::ready;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
@@ -45,21 +46,26 @@ impl Visitors {
         while line.at_work < self.most && line.waiting.len() > line.at_work * PER_VISITOR {
             line.at_work += 1;
             tokio::spawn(self.clone().work());
+            // What a task spawns last waits for that task to pause, and no idle thread takes it: that
+            // had better not be the visitor.
+            tokio::spawn(ready(()));
         }
     }
 
     /// Visits all who wait.
     async fn work(self: Arc<Self>) {
-        let mut visits = Vec::with_capacity(VISITS_IN_A_ROW);
-        while self.next(&mut visits) {
-            visits.drain(..).for_each(Visit::write);
+        let (mut visits, mut again) = (Vec::with_capacity(VISITS_IN_A_ROW), Vec::new());
+        while self.next(&mut visits, &mut again) {
+            again.extend(visits.drain(..).filter_map(Visit::write));
             tokio::task::yield_now().await;
         }
     }
 
-    /// Takes the next few of the line; false: nobody waits, and the visitor goes.
-    fn next(&self, visits: &mut Vec<Visit>) -> bool {
+    /// Lets those wait in line who have mail `again`, and takes the next few; false: nobody waits, and
+    /// the visitor goes.
+    fn next(&self, visits: &mut Vec<Visit>, again: &mut Vec<Visit>) -> bool {
         let mut line = self.line.lock();
+        line.waiting.extend(again.drain(..));
         let count = line.waiting.len().min(VISITS_IN_A_ROW);
         visits.extend(line.waiting.drain(..count));
         if visits.is_empty() {
