@@ -20,6 +20,7 @@ pub mod outlet;
 
 pub mod mailbox;
 
+pub mod beats;
 pub mod visitors;
 
 pub mod live;

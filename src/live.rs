@@ -12,6 +12,7 @@ use indexmap::IndexMap;
 use slab::Slab;
 use tokio::sync::oneshot;
 
+use crate::beats::Beats;
 use crate::domain::draft::{Draft, Found, Key, Undecided};
 use crate::domain::event::Event;
 use crate::domain::frame::{Frame, Tick};
@@ -125,6 +126,7 @@ pub struct Live {
     effects: Vec<Effect>,
     wake: Wake,
     visitors: Arc<Visitors>,
+    beats: Beats,
     /// Tails that are to reach further back, and who waits for them.
     wanted: IndexMap<Place, Vec<oneshot::Sender<()>>>,
     replay_reads: u64,
@@ -148,6 +150,7 @@ impl Live {
             effects: Vec::new(),
             wake: Wake::default(),
             visitors: Visitors::new(),
+            beats: Beats::default(),
             wanted: IndexMap::new(),
             replay_reads: 0,
         }
@@ -287,15 +290,16 @@ impl Live {
         self.wake.add(mailbox.push(&piece, self.max_queue_bytes));
     }
 
-    /// A heartbeat is due for a part of all listeners, every `of`-th of them. Beside it, positions
-    /// are told that a listener will never see.
+    /// A heartbeat is due for one of so many parts of all listeners. Beside it, positions are told
+    /// that a listener will never see.
     pub fn beat(&mut self, part: usize, of: usize) -> Wake {
-        let all = self.mailboxes.capacity();
-        for place in (part..all).step_by(of) {
-            if self.mailboxes.contains(place) {
-                self.tell_head(ListenerId(place as u32));
-                self.wake.add(self.mailboxes[place].beat());
-            }
+        let mailboxes = &self.mailboxes;
+        let present = self.beats.turn(part, of, |listener, mailbox| {
+            mailboxes.get(listener.0 as usize).is_some_and(|present| Arc::as_ptr(present) == mailbox.as_ptr())
+        });
+        for listener in present {
+            self.tell_head(listener);
+            self.wake.add(self.mailboxes[listener.0 as usize].beat());
         }
         self.hand_out()
     }
@@ -451,6 +455,7 @@ impl Live {
             mailbox.close(Closing::GoingAway);
         }
         let listener = ListenerId(self.mailboxes.insert(mailbox.clone()) as u32);
+        self.beats.join(listener, &mailbox);
         let unlogged = since.map(|_| self.router.missed_unlogged(id));
         let missed = self.router.attach(id, listener, moment)?;
         let plan = since.and_then(|since| self.router.plan_replay(id, since, moment));

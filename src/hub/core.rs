@@ -223,7 +223,7 @@ impl Hub {
 
     // What time asks for.
 
-    /// A heartbeat is due for a part of those whose connections stay open, every `of`-th of them.
+    /// A heartbeat is due for one of so many parts of those whose connections stay open.
     pub fn beat(&self, part: usize, of: usize) {
         let wake = self.live.lock(Purpose::Glance).beat(part, of);
         wake.wake();
