@@ -404,6 +404,9 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
 
     /// A piece whose message has so many bytes, two of them its head.
@@ -493,5 +496,48 @@ mod tests {
         assert!(matches!(mailbox.mail().await, Mail::Pieces(_)));
         assert!(matches!(mailbox.mail().await, Mail::Beat));
         wait(&mailbox);
+    }
+
+    /// A mailbox that was lent the outlet of a socket, that socket, and the client's end.
+    async fn lent() -> (Arc<Mailbox>, Arc<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let tcp = Arc::new(listener.accept().await.unwrap().0);
+        tcp.writable().await.unwrap();
+        // As its task does before it sleeps.
+        assert!(tcp.try_read(&mut [0]).is_err(), "nothing came");
+        let mailbox = Arc::new(Mailbox::new(Tick(0)));
+        let mut outlet = Some(Outlet::new(tcp.clone(), Progress::start()));
+        assert!(mailbox.poll_mail_or_lend(&mut outlet, &mut Context::from_waker(Waker::noop())).is_pending());
+        (mailbox, tcp, client)
+    }
+
+    fn visit(mailbox: &Arc<Mailbox>, tick: u64) {
+        let Some(Call::Visit(visit)) = mailbox.push(&piece(10, tick), 100) else { panic!("no visit") };
+        assert!(visit.write().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_visitor_writes_what_waits_and_lends_again() {
+        let (mailbox, _tcp, mut client) = lent().await;
+        for tick in [1, 2] {
+            visit(&mailbox, tick);
+            assert_eq!(mailbox.written(), Tick(tick));
+            let mut message = [0; 10];
+            client.read_exact(&mut message).await.unwrap();
+            assert_eq!(message, piece(10, tick).message()[..]);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_is_not_counted_as_having_seen_what_comes() {
+        let (mailbox, tcp, client) = lent().await;
+        drop(client);
+        tcp.readable().await.unwrap();
+        visit(&mailbox, 1);
+        assert_eq!(mailbox.written(), Tick(0));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(mailbox.poll_outlet(&mut context).is_ready(), "the task has it back");
+        assert!(matches!(mailbox.poll_mail(&mut Pieces::new(), &mut context), Poll::Ready(Mail::Pieces(_))));
     }
 }
