@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use indexmap::IndexMap;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -69,6 +69,8 @@ pub const NOT_A_CURSOR: &str = "Not a valid cursor.";
 const USUAL_FIELDS: usize = 8;
 const NOT_A_STRING: &str = "Not a valid string.";
 const NOT_A_UUID: &str = "Not a valid UUID.";
+/// What may stand around a JSON value.
+const WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
 
 /// A fault under the key that names an object as a whole.
 pub fn schema_fault(text: &'static str) -> Faults {
@@ -106,11 +108,44 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut fields = Vec::with_capacity(USUAL_FIELDS);
+        let mut fields = Vec::new();
         while let Some((Key(key), raw)) = map.next_entry()? {
+            if fields.is_empty() {
+                fields.reserve(USUAL_FIELDS);
+            }
             fields.push((key, raw));
         }
         Ok(Fields(fields))
+    }
+}
+
+/// A list of at most [`MAX_LIST`] elements, which are all objects.
+struct Objects<'a>(Vec<Fields<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Objects<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ObjectsVisitor)
+    }
+}
+
+struct ObjectsVisitor;
+
+impl<'de> Visitor<'de> for ObjectsVisitor {
+    type Value = Objects<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {MAX_LIST} objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut objects = Vec::new();
+        while let Some(object) = list.next_element()? {
+            if objects.len() == MAX_LIST {
+                return Err(Error::invalid_length(MAX_LIST + 1, &self));
+            }
+            objects.push(object);
+        }
+        Ok(Objects(objects))
     }
 }
 
@@ -132,7 +167,11 @@ pub struct Form<'a> {
 impl<'a> Form<'a> {
     /// Begins to read; none if it is not an object.
     pub fn of(raw: &'a RawValue) -> Option<Self> {
-        Some(Self { fields: Fields::of(raw)?, faults: Faults::new() })
+        Fields::of(raw).map(Self::begin)
+    }
+
+    fn begin(fields: Fields<'a>) -> Self {
+        Self { fields, faults: Faults::new() }
     }
 
     /// The field must be there.
@@ -386,13 +425,19 @@ pub fn body(bytes: &[u8]) -> Result<&RawValue, NotJson> {
     serde_json::from_str(text_of(bytes)?).map_err(|_| NotJson)
 }
 
-/// The elements of a body that is a list; none if it is something else.
-pub fn body_items(bytes: &[u8]) -> Result<Option<Vec<&RawValue>>, NotJson> {
+/// The elements of a body that is a list, each as a form, or none where it is no object; none at all if
+/// the body is something else.
+pub fn body_items(bytes: &[u8]) -> Result<Option<Vec<Option<Form<'_>>>>, NotJson> {
     let text = text_of(bytes)?;
-    if text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('[') {
-        return serde_json::from_str(text).map(Some).map_err(|_| NotJson);
+    if !text.trim_start_matches(WHITE_SPACE).starts_with('[') {
+        return body(bytes).map(|_| None);
     }
-    body(bytes).map(|_| None)
+    // Mostly all is as it should be, and then one pass over the text is enough.
+    if let Ok(Objects(objects)) = serde_json::from_str(text) {
+        return Ok(Some(objects.into_iter().map(|fields| Some(Form::begin(fields))).collect()));
+    }
+    let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| NotJson)?;
+    Ok(Some(items.into_iter().map(Form::of).collect()))
 }
 
 fn text_of(bytes: &[u8]) -> Result<&str, NotJson> {

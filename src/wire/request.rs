@@ -238,7 +238,7 @@ fn batch<T>(body: &[u8], read: impl Fn(Form<'_>) -> Result<T, Faults>) -> Result
     let mut faults = Faults::new();
     let mut values = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
-        let read = match Form::of(item) {
+        let read = match item {
             Some(form) => read(form),
             None => {
                 faults.extend(schema_fault(WRONG_TYPE));
