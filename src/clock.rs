@@ -1,6 +1,6 @@
 //! The clock: the one place that tells the time to all others.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{NaiveDateTime, Utc};
 use parking_lot::Mutex;
@@ -31,5 +31,6 @@ impl Clock {
 /// The system's clock, wherever it goes: for comparing with the clocks of others, in seconds since
 /// 1970.
 pub fn unix_seconds() -> i64 {
-    Utc::now().timestamp()
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    i64::try_from(seconds).unwrap_or(i64::MAX)
 }

@@ -95,15 +95,17 @@ fn panicked(cause: &(dyn Any + Send)) -> ApiError {
 
 /// Says which pages may read an answer. `origin`: the page that asks, by the request's header.
 pub fn add_cors(config: &Config, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
-    const ALWAYS: [(HeaderName, &str); 4] = [
-        (HeaderName::from_static("xdomainrequestallowed"), "1"),
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS, PUT, DELETE, PATCH"),
+    const ALWAYS: [(HeaderName, HeaderValue); 4] = [
+        (HeaderName::from_static("xdomainrequestallowed"), HeaderValue::from_static("1")),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, OPTIONS, PUT, DELETE, PATCH")),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "Content-Type, Depth, User-Agent, X-File-Size, X-Requested-With, If-Modified-Since, X-File-Name, \
-             Cache-Control, Pragma, Origin, Connection, Referer, Cookie",
+            HeaderValue::from_static(
+                "Content-Type, Depth, User-Agent, X-File-Size, X-Requested-With, If-Modified-Since, X-File-Name, \
+                 Cache-Control, Pragma, Origin, Connection, Referer, Cookie",
+            ),
         ),
-        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400")),
     ];
     let origin = origin.and_then(|origin| origin.to_str().ok());
     if !config.allow_cors.allows(None) {
@@ -113,7 +115,7 @@ pub fn add_cors(config: &Config, origin: Option<&HeaderValue>, response: &mut He
         response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     }
     for (name, value) in ALWAYS {
-        response.insert(name, HeaderValue::from_static(value));
+        response.insert(name, value);
     }
 }
 
