@@ -173,12 +173,22 @@ impl Frame {
 /// Most bytes of frames that memory holds for one channel or user; the newest frame always stays.
 const MAX_BYTES: usize = 256 * 1024;
 
+/// A frame that memory holds.
+#[derive(Debug)]
+struct Recent {
+    tick: Tick,
+    /// When it was shown, in microseconds since 1970.
+    at: i64,
+    /// See [`Frame::weight`]: whoever counts need not look at what it shares with others.
+    weight: usize,
+    frame: Frame,
+}
+
 /// The newest frames of a channel or of a user's inbox, for listeners that come back: bounded in
 /// count and bytes, oldest first.
 #[derive(Debug)]
 pub struct RecentFrames {
-    /// With the place of each, and when it was shown, in microseconds since 1970.
-    frames: VecDeque<(Tick, i64, Frame)>,
+    frames: VecDeque<Recent>,
     bytes: usize,
     max_count: usize,
 }
@@ -191,24 +201,25 @@ impl RecentFrames {
 
     /// Adds the newest frame, shown at a time (microseconds since 1970); the oldest go where a limit is passed.
     pub fn push(&mut self, tick: Tick, at: i64, frame: Frame) {
-        self.bytes += frame.weight();
-        self.frames.push_back((tick, at, frame));
+        let weight = frame.weight();
+        self.bytes += weight;
+        self.frames.push_back(Recent { tick, at, weight, frame });
         while self.frames.len() > self.max_count || self.bytes > MAX_BYTES && self.frames.len() > 1 {
-            if let Some((.., oldest)) = self.frames.pop_front() {
-                self.bytes -= oldest.weight();
+            if let Some(oldest) = self.frames.pop_front() {
+                self.bytes -= oldest.weight;
             }
         }
     }
 
     /// Frames later than `seen`, oldest first.
     pub fn after(&self, seen: Tick) -> impl Iterator<Item = &Frame> {
-        let start = self.frames.partition_point(|(tick, ..)| *tick <= seen);
-        self.frames.range(start..).map(|(.., frame)| frame)
+        let start = self.frames.partition_point(|recent| recent.tick <= seen);
+        self.frames.range(start..).map(|recent| &recent.frame)
     }
 
     /// The message of that uuid, if its frame is still held.
     pub fn message(&self, uuid: Uuid) -> Option<&Arc<Message>> {
-        self.frames.iter().rev().find_map(|(.., frame)| match frame {
+        self.frames.iter().rev().find_map(|recent| match &recent.frame {
             Frame::Message { message, .. } if message.uuid == uuid => Some(message),
             _ => None,
         })
@@ -216,38 +227,35 @@ impl RecentFrames {
 
     /// Shows the message as it is now to whoever comes back.
     pub fn replace(&mut self, changed: &Arc<Message>) {
-        for (.., frame) in &mut self.frames {
-            if let Frame::Message { message, .. } = frame
+        for recent in &mut self.frames {
+            if let Frame::Message { message, .. } = &mut recent.frame
                 && message.uuid == changed.uuid
             {
-                let size = |message: &Message| message.body.as_ref().map_or(0, |body| body.get().len());
-                self.bytes = self.bytes + size(changed) - size(message);
                 *message = changed.clone();
+                let before = std::mem::replace(&mut recent.weight, recent.frame.weight());
+                self.bytes = self.bytes + recent.weight - before;
             }
         }
     }
 
     /// Takes the message back, with its edits.
     pub fn remove(&mut self, uuid: Uuid) {
-        let bytes = &mut self.bytes;
-        self.frames.retain(|(.., frame)| {
-            let goes = frame.content_of() == Some(uuid);
-            if goes {
-                *bytes -= frame.weight();
-            }
-            !goes
-        });
+        self.retain(|recent| recent.frame.content_of() != Some(uuid));
     }
 
     /// Forgets messages and edits that were shown up to a time (microseconds since 1970).
     pub fn expire(&mut self, through: i64) {
+        self.retain(|recent| recent.at > through || recent.frame.content_of().is_none());
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Recent) -> bool) {
         let bytes = &mut self.bytes;
-        self.frames.retain(|(_, at, frame)| {
-            let goes = *at <= through && frame.content_of().is_some();
-            if goes {
-                *bytes -= frame.weight();
+        self.frames.retain(|recent| {
+            let stays = stays(recent);
+            if !stays {
+                *bytes -= recent.weight;
             }
-            !goes
+            stays
         });
     }
 
