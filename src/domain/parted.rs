@@ -4,24 +4,25 @@
 use std::borrow::Borrow;
 use std::hash::{BuildHasher, Hash};
 
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::DefaultHashBuilder;
+use hashbrown::hash_table::{Entry, HashTable};
 
 /// How many parts: a million entries are four thousand in each, which move in a fraction of a
 /// millisecond.
 pub const PARTS: usize = 256;
 
-/// See the module.
+/// See the module. Only pointers move when a part grows, and its empty places take no more than one.
 #[derive(Debug)]
 pub struct Parted<K, V> {
-    parts: Vec<HashMap<K, V>>,
+    parts: Vec<HashTable<Box<(K, V)>>>,
     hasher: DefaultHashBuilder,
     len: usize,
 }
 
 impl<K, V> Default for Parted<K, V> {
     fn default() -> Self {
-        let parts = std::iter::repeat_with(|| HashMap::with_hasher(DefaultHashBuilder::default()));
-        Self { parts: parts.take(PARTS).collect(), hasher: DefaultHashBuilder::default(), len: 0 }
+        let parts = std::iter::repeat_with(HashTable::new).take(PARTS).collect();
+        Self { parts, hasher: DefaultHashBuilder::default(), len: 0 }
     }
 }
 
@@ -31,7 +32,8 @@ impl<K: Hash + Eq, V> Parted<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.parts[self.part_of(key)].get(key)
+        let hash = self.hasher.hash_one(key);
+        self.parts[part_of(hash)].find(hash, |entry| entry.0.borrow() == key).map(|entry| &entry.1)
     }
 
     /// The same, to be changed.
@@ -39,8 +41,8 @@ impl<K: Hash + Eq, V> Parted<K, V> {
     where
         K: Borrow<Q>,
     {
-        let part = self.part_of(key);
-        self.parts[part].get_mut(key)
+        let hash = self.hasher.hash_one(key);
+        self.parts[part_of(hash)].find_mut(hash, |entry| entry.0.borrow() == key).map(|entry| &mut entry.1)
     }
 
     /// Whether a key is there.
@@ -53,10 +55,16 @@ impl<K: Hash + Eq, V> Parted<K, V> {
 
     /// Takes something in; gives what the key stood for before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let part = self.part_of(&key);
-        let before = self.parts[part].insert(key, value);
-        self.len += usize::from(before.is_none());
-        before
+        let hash = self.hasher.hash_one(&key);
+        let hasher = &self.hasher;
+        match self.parts[part_of(hash)].entry(hash, |entry| entry.0 == key, |entry| hasher.hash_one(&entry.0)) {
+            Entry::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().1, value)),
+            Entry::Vacant(place) => {
+                place.insert(Box::new((key, value)));
+                self.len += 1;
+                None
+            }
+        }
     }
 
     /// Takes something out.
@@ -64,18 +72,18 @@ impl<K: Hash + Eq, V> Parted<K, V> {
     where
         K: Borrow<Q>,
     {
-        let part = self.part_of(key);
-        let removed = self.parts[part].remove(key);
-        self.len -= usize::from(removed.is_some());
-        removed
+        let hash = self.hasher.hash_one(key);
+        let found = self.parts[part_of(hash)].find_entry(hash, |entry| entry.0.borrow() == key).ok()?;
+        self.len -= 1;
+        Some(found.remove().0.1)
     }
 
     /// Takes out all that is in the same part as a key, if that holds as many as this.
     pub fn empty_part_of(&mut self, key: &K, most: usize) {
-        let part = self.part_of(key);
-        if self.parts[part].len() >= most {
-            self.len -= self.parts[part].len();
-            self.parts[part].clear();
+        let part = &mut self.parts[part_of(self.hasher.hash_one(key))];
+        if part.len() >= most {
+            self.len -= part.len();
+            part.clear();
         }
     }
 
@@ -91,23 +99,23 @@ impl<K: Hash + Eq, V> Parted<K, V> {
 
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.parts.iter().flatten()
+        (0..PARTS).flat_map(|part| self.part(part))
     }
 
     /// One of the [`PARTS`].
     pub fn part(&self, part: usize) -> impl Iterator<Item = (&K, &V)> {
-        self.parts[part].iter()
+        self.parts[part].iter().map(|entry| (&entry.0, &entry.1))
     }
 
     /// The values of one of the [`PARTS`], to be changed.
     pub fn part_mut(&mut self, part: usize) -> impl Iterator<Item = &mut V> {
-        self.parts[part].values_mut()
+        self.parts[part].iter_mut().map(|entry| &mut entry.1)
     }
+}
 
-    fn part_of<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
-        // Bits that the parts do not look at: else what shares a part would share its places as well.
-        (self.hasher.hash_one(key) >> 32) as usize % PARTS
-    }
+/// The part of a hash, by bits that the parts do not look at: else what shares a part would share its places as well.
+fn part_of(hash: u64) -> usize {
+    (hash >> 32) as usize % PARTS
 }
 
 #[cfg(test)]
