@@ -279,7 +279,7 @@ impl Router {
         if self.connections.contains_key(&id) {
             return self.renew(id, moment);
         }
-        user.connections.push_back(id);
+        user.connections.push(id);
         let expires = moment.elapsed + self.grace;
         self.expiring.insert((expires, id));
         self.connections.insert(

@@ -1,6 +1,5 @@
 //! A channel in memory: settings, members, history, recent frames.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
@@ -8,6 +7,7 @@ use hashbrown::{DefaultHashBuilder, HashMap};
 use indexmap::IndexSet;
 use uuid::Uuid;
 
+use super::connection::Connections;
 use super::frame::RecentFrames;
 pub use super::history::{History, Logged, Retained};
 use super::names::{ConnectionId, ListenerId, Username};
@@ -90,7 +90,7 @@ impl Channel {
 /// Who is in a channel: connections grouped by user, and those of them that listen right now.
 #[derive(Debug, Default)]
 pub struct Members {
-    users: HashMap<Username, VecDeque<ConnectionId>>,
+    users: HashMap<Username, Connections>,
     roster: Roster,
     connections: usize,
     listeners: IndexSet<ListenerId, DefaultHashBuilder>,
@@ -100,7 +100,7 @@ impl Members {
     /// Adds a connection; true if it is the user's first.
     pub fn join(&mut self, user: &Username, id: ConnectionId) -> bool {
         let of_user = self.users.entry_ref(user).or_default();
-        of_user.push_back(id);
+        of_user.push(id);
         self.connections += 1;
         let first = of_user.len() == 1;
         if first {
@@ -141,8 +141,8 @@ impl Members {
     }
 
     /// The users with their connections, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Username, &VecDeque<ConnectionId>)> {
-        self.users.iter()
+    pub fn iter(&self) -> impl Iterator<Item = (&Username, &[ConnectionId])> {
+        self.users.iter().map(|(user, connections)| (user, &**connections))
     }
 
     /// The users, in no order.
@@ -156,9 +156,8 @@ impl Members {
     }
 
     /// The connections of one user.
-    pub fn connections_of(&self, user: &Username) -> &VecDeque<ConnectionId> {
-        static NONE: VecDeque<ConnectionId> = VecDeque::new();
-        self.users.get(user).unwrap_or(&NONE)
+    pub fn connections_of(&self, user: &Username) -> &[ConnectionId] {
+        self.users.get(user).map_or(&[], |connections| connections)
     }
 
     /// How many users.

@@ -3,8 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::frame::Tick;
-use super::names::{ChannelName, ListenerId, Username};
+use super::names::{ChannelName, ConnectionId, ListenerId, Username};
+
+/// Connections of one user, in the order in which they came. Nearly everybody has one.
+pub type Connections = SmallVec<[ConnectionId; 1]>;
 
 /// A connection that is known.
 #[derive(Debug)]

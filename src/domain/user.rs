@@ -1,15 +1,15 @@
 //! A user in memory: state, connections, recent private frames.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use chrono::NaiveDateTime;
 use hashbrown::HashMap;
 use uuid::Uuid;
 
+use super::connection::Connections;
 use super::frame::RecentFrames;
 use super::history::Retained;
-use super::names::{ChannelName, ConnectionId};
+use super::names::ChannelName;
 use super::position::{Cursor, Position};
 use super::state::Profile;
 use super::tail::Tail;
@@ -45,7 +45,7 @@ pub struct User {
     /// Its state and which of it is public.
     pub profile: Profile,
     /// All of its connections.
-    pub connections: VecDeque<ConnectionId>,
+    pub connections: Connections,
     /// Recent private frames, for listeners that come back.
     pub recent: RecentFrames,
     /// What the log holds for it.
@@ -71,7 +71,7 @@ impl User {
         Self {
             uuid,
             profile,
-            connections: VecDeque::new(),
+            connections: Connections::new(),
             recent: RecentFrames::new(INBOX_SIZE as usize),
             retained: Retained::default(),
             tail: Tail::default(),
