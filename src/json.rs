@@ -150,7 +150,7 @@ pub fn audience_from_text(text: Option<&str>) -> Option<Audience> {
     let names = |texts: Vec<std::borrow::Cow<'_, str>>| {
         texts.iter().map(|name| Username::parse(name)).collect::<Result<Vec<_>, _>>().ok()
     };
-    Some(Audience { only: names(read.pm_users)?, except: names(read.exclude_users)? })
+    Some(Audience { only: names(read.pm_users)?.into(), except: names(read.exclude_users)?.into() })
 }
 
 /// A value as compact JSON text.
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn an_audience_survives_the_store() {
         let names = |texts: &[&str]| texts.iter().map(|text| Username::parse(text).unwrap()).collect::<Vec<_>>();
-        let audience = Audience { only: names(&["ann", "\"b\\"]), except: names(&["eve"]) };
+        let audience = Audience { only: names(&["ann", "\"b\\"]).into(), except: names(&["eve"]).into() };
         assert_eq!(audience_from_text(audience_text(&audience).as_deref()), Some(audience));
         assert_eq!(audience_text(&Audience::default()), None);
     }

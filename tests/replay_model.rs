@@ -101,7 +101,7 @@ impl Said {
     }
 
     fn audience(&self) -> Audience {
-        Audience { only: users(&self.only), except: users(&self.except) }
+        Audience { only: users(&self.only).into(), except: users(&self.except).into() }
     }
 
     /// Whether a user may see it, who is a member if it is said in a channel.

@@ -250,7 +250,7 @@ async fn speak(hub: Arc<Hub>, mut random: Random, least: usize, stop: Arc<Atomic
     let mut order = Vec::new();
     let audience = |channel: &Option<ChannelName>| match channel {
         Some(_) => Audience::default(),
-        None => Audience { only: vec![user("ann"), user("bob")], except: Vec::new() },
+        None => Audience { only: [user("ann"), user("bob")].into(), except: [].into() },
     };
     let mut n = 0;
     while n < least as u64 || !stop.load(Ordering::Relaxed) {

@@ -492,7 +492,7 @@ async fn messages_come_back_to_the_letter(db: &mut Db) {
         .post(message("news", 4, "null"))
         .post(Message { sender: user("it's \"bob\\\" 😀"), ..message("news", 5, "{}") })
         .post(Message { audience: only(&["ann", "it's \"bob\\\""]), ..message("news", 6, "{}") })
-        .post(Message { audience: Audience { only: vec![], ..but(&["eve", "ann"]) }, ..message("news", 7, "{}") })
+        .post(Message { audience: Audience { only: [].into(), ..but(&["eve", "ann"]) }, ..message("news", 7, "{}") })
         .post(Message { audience: Audience { only: only(&["ann"]).only, ..but(&["ann"]) }, ..message("news", 8, "{}") })
         .post(zoned(9, "2010-01-01T01:01:02.000001Z"))
         .post(zoned(10, "2010-01-01T01:01:02.5+02:00"))
@@ -519,7 +519,7 @@ async fn messages_come_back_to_the_letter(db: &mut Db) {
 }
 
 fn but(names: &[&str]) -> Audience {
-    Audience { only: Vec::new(), except: only(names).only }
+    Audience { only: [].into(), except: only(names).only }
 }
 
 async fn moments_are_kept_to_the_microsecond(db: &mut Db) {

@@ -1,7 +1,7 @@
 //! Frames: what is put before a listener, and the recent ones that memory still holds.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use chrono::NaiveDateTime;
 use uuid::Uuid;
@@ -133,7 +133,7 @@ impl Frame {
 
     /// Who may see it, of the members or of the users it is meant for.
     pub fn audience(&self) -> &Audience {
-        static EVERYONE: Audience = Audience { only: Vec::new(), except: Vec::new() };
+        static EVERYONE: LazyLock<Audience> = LazyLock::new(Audience::default);
         match self {
             Self::Message { message, .. } => &message.audience,
             Self::Edit { audience, .. } | Self::Deletion { audience, .. } => audience,

@@ -15,9 +15,9 @@ pub type Body = Arc<RawValue>;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Audience {
     /// If not empty, only these users (`pm_users`).
-    pub only: Vec<Username>,
+    pub only: Box<[Username]>,
     /// Never these users (`exclude_users`).
-    pub except: Vec<Username>,
+    pub except: Box<[Username]>,
 }
 
 impl Audience {
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn exclusion_beats_naming_and_each_name_counts_once() {
-        let audience = Audience { only: users(&["ann", "bob", "ann"]), except: users(&["bob"]) };
+        let audience = Audience { only: users(&["ann", "bob", "ann"]).into(), except: users(&["bob"]).into() };
         assert_eq!(audience.named(), users(&["ann"]));
         let admitted = |name| audience.admits(&Username::parse(name).unwrap());
         assert_eq!((admitted("ann"), admitted("bob"), admitted("eve")), (true, false, false));

@@ -302,7 +302,7 @@ mod tests {
             body: body(r#"{ "text":"hi","n": 1.0 }"#),
             timestamp: Timestamp::parse("2026-11-24T02:45:32.087618Z").unwrap(),
             edited: None,
-            audience: Audience { only: vec![user("bob")], except: vec![] },
+            audience: Audience { only: [user("bob")].into(), except: [].into() },
             no_history: true,
         });
         let live = Frame::Message { position: None, message: message.clone() };

@@ -255,8 +255,8 @@ fn batch<T>(body: &[u8], read: impl Fn(Form<'_>) -> Result<T, Faults>) -> Result
     if faults.is_empty() { Ok(values) } else { Err(faults.into()) }
 }
 
-fn usernames(raw: &RawValue) -> Result<Vec<Username>, Fault> {
-    form::list(raw, form::username)
+fn usernames(raw: &RawValue) -> Result<Box<[Username]>, Fault> {
+    form::list(raw, form::username).map(Into::into)
 }
 
 fn audience(form: &mut Form<'_>) -> Audience {

@@ -472,7 +472,7 @@ impl Server {
 
 impl Said {
     fn audience(&self) -> Audience {
-        Audience { only: self.only.clone(), except: self.except.clone() }
+        Audience { only: self.only.clone().into(), except: self.except.clone().into() }
     }
 
     fn time(&self) -> Option<Timestamp> {

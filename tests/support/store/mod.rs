@@ -342,7 +342,7 @@ pub fn everyone() -> Audience {
 }
 
 pub fn only(names: &[&str]) -> Audience {
-    Audience { only: names.iter().map(|name| user(name)).collect(), except: Vec::new() }
+    Audience { only: names.iter().map(|name| user(name)).collect(), except: [].into() }
 }
 
 /// Settings of a channel that stores messages and shows so many.
