@@ -24,8 +24,9 @@ use crate::domain::position::Position;
 use crate::domain::router::{Needs, Router};
 use crate::domain::tail::Place;
 use crate::domain::timestamp::Moment;
-use crate::live::{Live, Ticket};
-use crate::lock::{Guard, Lock, Purpose};
+use crate::live::Live;
+use crate::lock::{Guard, Lock, Purpose, SLICE};
+use crate::order::Ticket;
 use crate::store::{Batch, Store, StoreError};
 
 /// Most requests that wait; more are told that the server is too busy.
@@ -36,8 +37,6 @@ const MAX_WAITING_BYTES: usize = 64 << 20;
 const MAX_BATCH: usize = 1_024;
 /// Most bytes of request bodies in one batch, but for a single larger one.
 const MAX_BATCH_BYTES: usize = 512 << 10;
-/// How long the lock is held while a batch is decided or applied before others get their turn.
-const SLICE: Duration = Duration::from_micros(500);
 /// Most events that are applied in any case before others get their turn.
 const TOGETHER: usize = 256;
 /// How often the store is looked at while there is nothing to commit.
@@ -667,7 +666,7 @@ impl Writer {
     }
 
     fn show_parked<'a>(&'a self, mut live: Guard<'a, Live>, moment: Moment) -> Guard<'a, Live> {
-        while live.show_parked(None, moment, Instant::now() + SLICE) {
+        while live.show_parked(moment, Instant::now() + SLICE) {
             live = self.give_way(live, Purpose::Apply);
         }
         live

@@ -21,6 +21,7 @@ pub mod outlet;
 pub mod mailbox;
 
 pub mod beats;
+pub mod order;
 pub mod visitors;
 
 pub mod live;

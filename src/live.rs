@@ -2,12 +2,10 @@
 //! what is still on its way to the store. Hands out what the router shows: consecutive frames of
 //! one channel become one piece, made once, and each listener is woken once.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use hashbrown::HashMap;
 use indexmap::IndexMap;
 use slab::Slab;
 use tokio::sync::oneshot;
@@ -25,6 +23,7 @@ use crate::domain::router::{Effect, Recipients, Router};
 use crate::domain::tail::Place;
 use crate::domain::timestamp::Moment;
 use crate::mailbox::{Call, Closing, Mailbox, Visit};
+use crate::order::{Order, Ticket, Unparked};
 use crate::piece::{Piece, PieceDraft};
 use crate::visitors::Visitors;
 use crate::wire::frame;
@@ -68,19 +67,6 @@ struct Run {
     tick: Tick,
 }
 
-/// The number of a request that is on its way to the store; they go in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(u64);
-
-/// Messages of which nothing is stored, waiting for what has to be shown before them.
-struct Parked {
-    number: u64,
-    post: Post,
-    /// The last request that has to be shown first.
-    behind: Ticket,
-    answer: oneshot::Sender<Unparked>,
-}
-
 /// What became of messages that were to be posted.
 pub enum Posting {
     /// They were shown.
@@ -93,19 +79,8 @@ pub enum Posting {
     Refused,
 }
 
-/// What became of messages that were parked.
-pub enum Unparked {
-    /// They were shown.
-    Shown(Vec<Posted>),
-    /// What they waited for has changed that nothing of them is stored: the journal has to decide.
-    ForTheJournal(Post),
-}
-
 /// Most tails that are read in one go: each may have 256 KiB.
 const MAX_TAILS: usize = 200;
-
-/// Most posts that are parked at a time.
-const MAX_PARKED: usize = 8_192;
 
 /// See the module.
 pub struct Live {
@@ -115,13 +90,7 @@ pub struct Live {
     mailboxes: Slab<Arc<Mailbox>>,
     max_queue_bytes: usize,
     served: bool,
-    /// Requests that are on their way to the store.
-    under_way: BTreeSet<Ticket>,
-    /// The last request that shows something in a place; some may be done already.
-    shown_in: HashMap<Key, Ticket>,
-    next_ticket: Ticket,
-    parked: VecDeque<Parked>,
-    next_parked: u64,
+    order: Order,
     run: Option<Run>,
     effects: Vec<Effect>,
     wake: Wake,
@@ -141,11 +110,7 @@ impl Live {
             mailboxes: Slab::new(),
             max_queue_bytes,
             served: true,
-            under_way: BTreeSet::new(),
-            shown_in: HashMap::new(),
-            next_ticket: Ticket(0),
-            parked: VecDeque::new(),
-            next_parked: 0,
+            order: Order::default(),
             run: None,
             effects: Vec::new(),
             wake: Wake::default(),
@@ -160,84 +125,68 @@ impl Live {
 
     /// A request goes to the journal that shows something in these places.
     pub fn depart(&mut self, places: Vec<Key>) -> Ticket {
-        let ticket = self.next_ticket;
-        self.next_ticket.0 += 1;
-        self.under_way.insert(ticket);
-        self.shown_in.extend(places.into_iter().map(|place| (place, ticket)));
-        ticket
+        self.order.depart(places)
     }
 
     /// A request was applied, or never will be.
     pub fn arrive(&mut self, ticket: Ticket) {
-        self.under_way.remove(&ticket);
-        if self.under_way.is_empty() {
-            self.shown_in.clear();
-        }
-    }
-
-    /// The last request under way that shows something in any of these places.
-    fn last_before(&self, places: &[Key]) -> Option<Ticket> {
-        let first_under_way = *self.under_way.first()?;
-        let last = places.iter().filter_map(|place| self.shown_in.get(place)).max()?;
-        (*last >= first_under_way).then_some(*last)
+        self.order.arrive(ticket);
     }
 
     /// Shows messages of which nothing is stored, at once or after what has to come first.
     /// [`Live::hand_out`] must follow before the lock is given back.
-    pub fn post(&mut self, mut post: Post, moment: Moment) -> Posting {
-        if !post.is_ephemeral(&self.router) {
+    pub fn post(&mut self, post: Post, moment: Moment) -> Posting {
+        if !Post::is_ephemeral(&post.messages, &self.router) {
             return Posting::ForTheJournal(post);
         }
-        // Mostly nothing is under way, and then it is not asked where it shows.
-        let behind = if self.under_way.is_empty() { None } else { self.last_before(&post.shows_in()) };
-        match behind {
-            None => {
-                self.show_unstored(&mut post, moment);
-                Posting::Shown(post.posted)
-            }
-            Some(_) if self.parked.len() >= MAX_PARKED => Posting::Refused,
-            Some(behind) => {
-                let (answer, answered) = oneshot::channel();
-                let number = self.next_parked;
-                self.next_parked += 1;
-                self.parked.push_back(Parked { number, post, behind, answer });
-                Posting::Parked(number, answered)
-            }
+        let behind = self.order.last_before(|| post.shows_in());
+        if behind.is_none() && !self.order.is_unparking() {
+            return Posting::Shown(self.show_unstored(post, moment));
+        }
+        self.park(post, behind)
+    }
+
+    /// The same for messages of which nothing is stored that are too many for one hold of the lock:
+    /// [`Live::show_parked`] shows them. `places`: where.
+    pub fn post_many(&mut self, post: Post, places: Vec<Key>) -> Posting {
+        let behind = self.order.last_before(|| places);
+        self.park(post, behind)
+    }
+
+    fn park(&mut self, post: Post, behind: Option<Ticket>) -> Posting {
+        match self.order.park(post, behind) {
+            Some((number, answer)) => Posting::Parked(number, answer),
+            None => Posting::Refused,
         }
     }
 
-    /// Shows parked messages that wait for nothing any more; `overdue`: these in any case. True if
-    /// there are more of them `until` when it may go on. [`Live::hand_out`] must follow before the
-    /// lock is given back.
-    pub fn show_parked(&mut self, overdue: Option<u64>, moment: Moment, until: Instant) -> bool {
-        if self.parked.is_empty() {
-            return false;
-        }
-        let first_under_way = self.under_way.first().copied();
-        let mut waiting = VecDeque::new();
-        let mut more = false;
-        for mut parked in std::mem::take(&mut self.parked) {
-            let free = first_under_way.is_none_or(|first| parked.behind < first);
-            more |= free && Instant::now() >= until;
-            if free && !more || overdue == Some(parked.number) {
-                let unparked = if parked.post.is_ephemeral(&self.router) {
-                    self.show_unstored(&mut parked.post, moment);
-                    Unparked::Shown(parked.post.posted)
-                } else {
-                    Unparked::ForTheJournal(parked.post)
-                };
-                // Whoever posted it may be gone; what was shown was posted all the same.
-                let _ = parked.answer.send(unparked);
-            } else {
-                waiting.push_back(parked);
-            }
-        }
-        self.parked = waiting;
+    /// Shows parked messages that wait for nothing any more. True if there are more of them `until` when
+    /// it may go on. [`Live::hand_out`] must follow before the lock is given back.
+    pub fn show_parked(&mut self, moment: Moment, until: Instant) -> bool {
+        let mut order = std::mem::take(&mut self.order);
+        let more = order.unpark(until, &mut |some| self.show_if_unstored(some, moment));
+        self.order = order;
         more
     }
 
+    /// Shows parked messages by their number, whatever they wait for. [`Live::hand_out`] must follow
+    /// before the lock is given back.
+    pub fn show_overdue(&mut self, number: u64, moment: Moment) {
+        let mut order = std::mem::take(&mut self.order);
+        order.unpark_now(number, &mut |some| self.show_if_unstored(some, moment));
+        self.order = order;
+    }
+
+    /// Gives messages back about which the journal has to decide.
+    fn show_if_unstored(&mut self, post: Post, moment: Moment) -> Result<Vec<Posted>, Post> {
+        match Post::is_ephemeral(&post.messages, &self.router) {
+            true => Ok(self.show_unstored(post, moment)),
+            false => Err(post),
+        }
+    }
+
     /// Decides and applies messages that nothing stores.
-    fn show_unstored(&mut self, post: &mut Post, moment: Moment) {
+    fn show_unstored(&mut self, mut post: Post, moment: Moment) -> Vec<Posted> {
         let found = Found::default();
         let mut draft = Draft::new(&self.router, moment, &found);
         draft.begin();
@@ -249,6 +198,7 @@ impl Live {
         let (events, _) = draft.finish();
         debug_assert!(!events.iter().any(Event::is_durable), "nothing of it is stored");
         self.apply(&events, moment);
+        post.posted
     }
 
     // Handing out.
@@ -542,3 +492,6 @@ fn push(
         wake.add(mailbox.push(piece, max_bytes));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use tracing::debug;
 
+/// Who has much to do under the lock lets others have it after this time, where it can.
+pub const SLICE: Duration = Duration::from_micros(500);
+
 /// A hold of this time or longer is logged.
 const LONG: Duration = Duration::from_millis(5);
 /// How many classes of holds there are: shorter than 1, 2, 4 … 32,768 µs, and all others.

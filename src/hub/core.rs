@@ -13,18 +13,17 @@ use super::restore::restore;
 use crate::clock::Clock;
 use crate::domain::listen::Departure;
 use crate::domain::names::{ConnectionId, ListenerId};
-use crate::domain::operation::{
-    ExpireFloors, ExpireMessages, ForgetIdleUsers, Operation, Post, PostOne, Posted, Sweep,
-};
+use crate::domain::operation::{ExpireFloors, ExpireMessages, ForgetIdleUsers, Operation, Post, Posted, Sweep};
 use crate::domain::position::{Epoch, Position};
 use crate::domain::replay::Since;
 use crate::domain::router::Router;
 use crate::domain::tails::TailLimits;
 use crate::domain::timestamp::Moment;
 use crate::journal::{Failure, Journal};
-use crate::live::{Attached, Live, Posting, Unparked};
-use crate::lock::{Lock, LockTimes, Purpose};
+use crate::live::{Attached, Live, Posting};
+use crate::lock::{Lock, LockTimes, Purpose, SLICE};
 use crate::mailbox::Closing;
+use crate::order::Unparked;
 use crate::store::{Start, Store, StoreError};
 
 /// Channels whose messages expire in one go.
@@ -34,7 +33,7 @@ const FORGET_PAGE: u32 = 20;
 
 /// Mailboxes that are collected in one go.
 const MAILBOXES: usize = 1_000;
-/// Messages of one request that are shown in one go; others may show something in between.
+/// Most messages of one request that are shown in one hold of the lock.
 const SHOWN: usize = 256;
 
 /// Listeners that read from memory at the same time. It takes no time that anybody waits for, so that
@@ -133,36 +132,50 @@ impl Hub {
     /// # Errors
     /// See [`Failure`].
     pub async fn post(&self, post: Post, bytes: usize) -> Result<Vec<Posted>, Failure> {
-        if post.messages.len() <= SHOWN || !post.is_ephemeral(&self.live.lock(Purpose::Post).router) {
-            return self.post_some(post, bytes).await;
-        }
-        let mut posted = Vec::with_capacity(post.messages.len());
-        let mut messages = post.messages.into_iter();
-        loop {
-            let some: Vec<PostOne> = messages.by_ref().take(SHOWN).collect();
-            if some.is_empty() {
-                return Ok(posted);
-            }
-            posted.extend(self.post_some(Post { messages: some, posted: Vec::new() }, bytes).await?);
-        }
-    }
-
-    async fn post_some(&self, post: Post, bytes: usize) -> Result<Vec<Posted>, Failure> {
-        let (posting, wake) = {
-            let mut live = self.live.lock(Purpose::Post);
-            let posting = live.post(post, self.clock.now());
-            (posting, live.hand_out())
-        };
-        wake.wake();
+        let posting = if post.messages.len() <= SHOWN { self.post_few(post) } else { self.post_many(post) };
         match posting {
             Posting::Shown(posted) => Ok(posted),
             Posting::ForTheJournal(post) => self.journal.submit(post, bytes).await,
             Posting::Refused => Err(Failure::Busy),
             Posting::Parked(number, answer) => match self.unparked(number, answer).await? {
                 Unparked::Shown(posted) => Ok(posted),
-                Unparked::ForTheJournal(post) => self.journal.submit(post, bytes).await,
+                Unparked::ForTheJournal { mut shown, rest } => {
+                    shown.extend(self.journal.submit(rest, bytes).await?);
+                    Ok(shown)
+                }
             },
         }
+    }
+
+    fn post_few(&self, post: Post) -> Posting {
+        let (posting, wake) = {
+            let mut live = self.live.lock(Purpose::Post);
+            let posting = live.post(post, self.clock.now());
+            (posting, live.hand_out())
+        };
+        wake.wake();
+        posting
+    }
+
+    /// Others get the lock in between, but nothing is shown before it is clear that all can be, and then
+    /// all is, whether or not whoever sent it waits for that.
+    fn post_many(&self, post: Post) -> Posting {
+        let is_ephemeral = |some| Post::is_ephemeral(some, &self.live.lock(Purpose::Post).router);
+        if !post.messages.chunks(SHOWN).all(is_ephemeral) {
+            return Posting::ForTheJournal(post);
+        }
+        let places = post.shows_in();
+        let posting = self.live.lock(Purpose::Post).post_many(post, places);
+        let mut more = true;
+        while more {
+            let wake = {
+                let mut live = self.live.lock(Purpose::Post);
+                more = live.show_parked(self.clock.now(), Instant::now() + SLICE);
+                live.hand_out()
+            };
+            wake.wake();
+        }
+        posting
     }
 
     /// Waits until messages may be shown, or for as long as a request may wait for the store.
@@ -173,8 +186,7 @@ impl Hub {
                 // The store is stuck: what it holds up must not hold up what it never sees.
                 let wake = {
                     let mut live = self.live.lock(Purpose::Post);
-                    // The others are shown when the journal comes to it.
-                    live.show_parked(Some(number), self.clock.now(), Instant::now());
+                    live.show_overdue(number, self.clock.now());
                     live.hand_out()
                 };
                 wake.wake();

@@ -141,10 +141,10 @@ pub(super) fn shown_in(channel: Option<&ChannelName>, audience: &Audience) -> Ve
 }
 
 impl Post {
-    /// Whether nothing of it is logged and all that it needs is in memory, so that no store is
+    /// Whether nothing of messages is logged and all that they need is in memory, so that no store is
     /// asked and nothing but memory changes.
-    pub fn is_ephemeral(&self, router: &Router) -> bool {
-        self.messages.iter().all(|one| match &one.message.channel {
+    pub fn is_ephemeral(messages: &[PostOne], router: &Router) -> bool {
+        messages.iter().all(|one| match &one.message.channel {
             Some(name) => match router.channel(name) {
                 // A uuid may be a repetition of what the log holds.
                 Some(channel) if one.uuid_given && !channel.retained.is_empty() => false,

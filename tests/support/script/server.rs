@@ -315,7 +315,7 @@ impl Server {
     }
 
     fn is_ephemeral(&self, request: &Request) -> bool {
-        matches!(request, Request::Post(said) if self.post(said).is_ephemeral(&self.router))
+        matches!(request, Request::Post(said) if Post::is_ephemeral(&self.post(said).messages, &self.router))
     }
 
     fn post(&self, said: &[Said]) -> Post {
