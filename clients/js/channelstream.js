@@ -322,10 +322,12 @@ async function listenByWebSocket(stream) {
           reject(error);
         }
       };
+      socket.onclose = (event) => resolve({ verdict: verdictOfClose(event.code), close: event, error });
       socket.onerror = (event) => {
         error = event;
+        // The close comes right after the error, if at all: that of Node 20 does not tell of a handshake that failed.
+        setTimeout(() => resolve({ verdict: null, error }), 0);
       };
-      socket.onclose = (event) => resolve({ verdict: verdictOfClose(event.code), close: event, error });
       stream.signal.addEventListener("abort", () => reject(stream.signal.reason));
     });
   } finally {
