@@ -100,6 +100,8 @@ export interface ChannelStreamRequest {
   headers: { name: string; value: string }[];
   /** Whether cookies go along, by default "same-origin". */
   credentials: "omit" | "same-origin" | "include";
+  /** Whether it is sent to its end when the page is left. Default false, and true for `disconnect`. */
+  keepAlive: boolean;
 }
 
 /** What callbacks get of an answer, by the names that XMLHttpRequest has for it. */

@@ -171,6 +171,8 @@ class ChannelStreamRequest {
   url;
   /** Whether cookies go along: as for `fetch`. */
   credentials = "same-origin";
+  /** Whether it is sent to its end when the page is left; browsers limit what such requests may carry. */
+  keepAlive = false;
 
   constructor(url, body) {
     this.url = url;
@@ -179,10 +181,9 @@ class ChannelStreamRequest {
 
   /** Sends it; without a verb it is POST, or GET if there is no body. Never throws: see `ChannelStreamAnswer`. */
   async execute(verb, signal) {
-    const options = { method: verb ?? (this.body ? "POST" : "GET"), credentials: this.credentials, signal };
+    const { credentials, keepAlive: keepalive } = this;
+    const options = { method: verb ?? (this.body ? "POST" : "GET"), credentials, keepalive, signal };
     options.headers = Object.fromEntries(this.headers.map(({ name, value }) => [name, value]));
-    // So that a page that is left can still say goodbye; browsers limit what such requests may carry.
-    if (this.keepAlive) options.keepalive = true;
     if (this.body) {
       options.headers["Content-Type"] = "application/json";
       options.body = JSON.stringify(this.body);
