@@ -156,6 +156,8 @@ for (const [transport, options] of Object.entries(TRANSPORTS)) {
       await ann.texts(2);
       await say("after");
       assert.deepEqual(await ann.texts(3), ["before", "meanwhile", "after"]);
+      // A page that hears of it takes another id, so that two pages do not take one from each other for ever.
+      assert.equal(ann.count("connectCallback"), transport === "websocket" ? 2 : 1);
       other.destroy();
     });
 
