@@ -26,7 +26,10 @@ const PASS_OVER_MS = 3_600_000;
  * there again. So nothing is told twice, nothing is left out, and no gap goes untold.
  */
 export class Progress {
-  /** Where the next stream continues: the newest cursor that a stream of ours gave. null: nowhere yet. */
+  /**
+   * Where the next stream continues: how far the application has been told. null: nowhere yet. Set by whoever tells it,
+   * to the `cursor` of what is told.
+   */
   cursor = null;
 
   /** Frames of a replay whose marker has not come; null: what comes may be told at once. */
@@ -43,23 +46,23 @@ export class Progress {
     return this.#held !== null;
   }
 
-  /** Takes frames as they came; gives the events that may be told now, and the gaps before them. */
+  /** Takes frames as they came; gives the events that may be told now, the gaps before them, and how far that goes. */
   take(frames) {
+    let { cursor } = this;
     let events = [];
     let gaps = [];
     for (const frame of frames) {
       if (frame.type === "replay") {
         events = this.#held ?? events;
-        gaps = frame.gaps;
+        ({ gaps, cursor } = frame);
         this.#held = null;
-        this.cursor = frame.cursor;
         continue;
       }
       if (frame.type !== "cursor") (this.#held ?? events).push(frame);
       // A server that was given no `since` catches up channel by channel: such cursors are in no order.
-      if (this.#held === null && frame.cursor && frame.catchup !== true) this.cursor = frame.cursor;
+      if (this.#held === null && frame.cursor && frame.catchup !== true) ({ cursor } = frame);
     }
-    return { events, gaps };
+    return { events, gaps, cursor };
   }
 }
 
@@ -864,11 +867,13 @@ export class ChannelStreamConnection {
     this.#tell("listenOpenedCallback", detail);
   }
 
-  #heard({ events, gaps }, signal) {
+  #heard({ events, gaps, cursor }, signal) {
     this.#failures = 0;
     if (gaps.length > 0) this.#tell("gapCallback", gaps);
-    // The page may have decided to begin anew.
-    if (!signal.aborted) this.#tell("listenMessageCallback", events);
+    // The page may have decided to begin anew, or to listen in another way: then this comes again.
+    if (signal.aborted) return;
+    this.cursor = cursor;
+    this.#tell("listenMessageCallback", events);
   }
 
   #listensBy(way) {

@@ -329,6 +329,21 @@ describe("a long replay", () => {
   });
 });
 
+test("a page that decides otherwise before it is told is told later", async (t) => {
+  const { page, say } = await scene(t);
+  const ann = await page().connect();
+  ann.client.closeConnection();
+  await say("meanwhile");
+  const { listenOpenedCallback } = ann.client;
+  ann.client.listenOpenedCallback = (event) => {
+    ann.client.listenOpenedCallback = listenOpenedCallback;
+    ann.client.openLongPoll();
+  };
+  ann.client.connect();
+  assert.deepEqual(await ann.texts(1), ["meanwhile"]);
+  assert.equal(ann.client.transport, "longPoll");
+});
+
 describe("ways of listening", () => {
   const kinds = (network) => network.asked.map((line) => line.match(/^\w+ \/\w+/)[0]);
 

@@ -17,6 +17,13 @@ const missed = (number) => message(number, { catchup: true });
 const marker = (number, gaps = []) => ({ type: "replay", cursor: `e-${number}`, count: 0, gaps });
 const nothing = { events: [], gaps: [] };
 
+/** What is told of frames, as soon as that is so. */
+function tell(progress, frames) {
+  const { cursor, ...told } = progress.take(frames);
+  progress.cursor = cursor;
+  return told;
+}
+
 /** A page that was told of everything up to `cursor`, and a stream that has just opened. */
 function opened(cursor) {
   const progress = new Progress();
@@ -28,37 +35,43 @@ function opened(cursor) {
 describe("progress", () => {
   test("live events are told at once, and each moves the cursor", () => {
     const progress = opened("e-1");
-    progress.take([marker(1)]);
-    assert.deepEqual(progress.take([message(2), message(5)]), { events: [message(2), message(5)], gaps: [] });
+    tell(progress, [marker(1)]);
+    assert.deepEqual(tell(progress, [message(2), message(5)]), { events: [message(2), message(5)], gaps: [] });
     assert.equal(progress.begin(), "e-5");
   });
 
   test("what was missed waits for its marker", () => {
     const progress = opened("e-1");
-    assert.deepEqual(progress.take([missed(2)]), nothing);
-    assert.deepEqual(progress.take([missed(3)]), nothing);
+    assert.deepEqual(tell(progress, [missed(2)]), nothing);
+    assert.deepEqual(tell(progress, [missed(3)]), nothing);
     assert(progress.isReplaying);
-    assert.deepEqual(progress.take([marker(7)]), { events: [missed(2), missed(3)], gaps: [] });
+    assert.deepEqual(tell(progress, [marker(7)]), { events: [missed(2), missed(3)], gaps: [] });
     assert(!progress.isReplaying);
     assert.equal(progress.cursor, "e-7");
   });
 
   test("a replay that breaks off is asked for again, from where it began", () => {
     const progress = opened("e-1");
-    progress.take([missed(2)]);
+    tell(progress, [missed(2)]);
     assert.equal(progress.begin(), "e-1");
     const again = [missed(2), missed(3), marker(3)];
-    assert.deepEqual(progress.take(again), { events: [missed(2), missed(3)], gaps: [] });
+    assert.deepEqual(tell(progress, again), { events: [missed(2), missed(3)], gaps: [] });
+  });
+
+  test("what was not told in the end comes again", () => {
+    const progress = opened("e-1");
+    assert.equal(progress.take([missed(2), marker(7)]).cursor, "e-7");
+    assert.equal(progress.begin(), "e-1");
   });
 
   test("a gap comes with what is left", () => {
     const gaps = [{ channel: "news", reason: "trimmed" }];
-    assert.deepEqual(opened("e-1").take([missed(9), marker(9, gaps)]), { events: [missed(9)], gaps });
+    assert.deepEqual(tell(opened("e-1"), [missed(9), marker(9, gaps)]), { events: [missed(9)], gaps });
   });
 
   test("what follows the marker in the same array is live", () => {
     const progress = opened("e-1");
-    const told = progress.take([missed(2), marker(2), message(3)]);
+    const told = tell(progress, [missed(2), marker(2), message(3)]);
     assert.deepEqual(told.events, [missed(2), message(3)]);
     assert.equal(progress.cursor, "e-3");
   });
@@ -66,30 +79,30 @@ describe("progress", () => {
   test("events without a cursor are told, and move nothing", () => {
     const progress = opened("e-1");
     const presence = { type: "presence", catchup: true };
-    assert.deepEqual(progress.take([presence, marker(4)]).events, [presence]);
-    assert.deepEqual(progress.take([presence]).events, [presence]);
+    assert.deepEqual(tell(progress, [presence, marker(4)]).events, [presence]);
+    assert.deepEqual(tell(progress, [presence]).events, [presence]);
     assert.equal(progress.cursor, "e-4");
   });
 
   test("frames that only carry a cursor are kept, and not told", () => {
     const progress = opened("e-1");
-    progress.take([marker(1)]);
-    assert.deepEqual(progress.take([{ type: "cursor", cursor: "e-8" }]), nothing);
+    tell(progress, [marker(1)]);
+    assert.deepEqual(tell(progress, [{ type: "cursor", cursor: "e-8" }]), nothing);
     assert.equal(progress.cursor, "e-8");
   });
 
   test("an empty array tells nothing", () => {
-    assert.deepEqual(opened("e-1").take([]), nothing);
-    assert.deepEqual(opened(null).take([]), nothing);
+    assert.deepEqual(tell(opened("e-1"), []), nothing);
+    assert.deepEqual(tell(opened(null), []), nothing);
   });
 
   test("without a cursor nothing waits, and only live events give one", () => {
     const progress = opened(null);
     assert(!progress.isReplaying);
     // A server that was given none catches up channel by channel, so that these are in no order.
-    assert.deepEqual(progress.take([missed(7), missed(3)]).events, [missed(7), missed(3)]);
+    assert.deepEqual(tell(progress, [missed(7), missed(3)]).events, [missed(7), missed(3)]);
     assert.equal(progress.cursor, null);
-    progress.take([message(9)]);
+    tell(progress, [message(9)]);
     assert.equal(progress.begin(), "e-9");
   });
 
@@ -107,12 +120,12 @@ describe("progress", () => {
         const replay = [...log.filter((number) => number > since).map(missed), marker(log.length)];
         const frames = [...replay, ...Array.from({ length: random(5) }, () => message(log.push(log.length + 1)))];
         for (let rest = frames.slice(0, random(frames.length + 1)); rest.length > 0; ) {
-          told.push(...progress.take(rest.splice(0, 1 + random(4))).events);
+          told.push(...tell(progress, rest.splice(0, 1 + random(4))).events);
         }
       }
       progress.begin();
       const since = Number(progress.cursor.slice(2));
-      told.push(...progress.take([...log.filter((number) => number > since).map(missed), marker(log.length)]).events);
+      told.push(...tell(progress, [...log.filter((number) => number > since).map(missed), marker(log.length)]).events);
       assert.deepEqual(told.map(({ cursor }) => cursor), log.map((number) => `e-${number}`));
     }
   });
