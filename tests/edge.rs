@@ -273,6 +273,25 @@ async fn every_answer_can_be_read_by_every_page() {
 }
 
 #[tokio::test]
+async fn pages_of_any_origin_import_the_browser_client() {
+    let server = TestServer::start().await;
+    for (name, text) in [
+        ("channelstream.js", include_str!("../clients/js/channelstream.js")),
+        ("index.js", include_str!("../clients/js/index.js")),
+    ] {
+        let path = format!("/static/channelstream/{name}");
+        let file = server.get(&path).await;
+        assert_eq!((file.status, file.text.as_str()), (200, text));
+        assert_eq!((file.header("content-type"), file.header("access-control-allow-origin")), ("text/javascript", "*"));
+        let known = send(server.request("GET", &path).header("if-none-match", file.header("etag"))).await;
+        assert_eq!((known.status, known.header("access-control-allow-origin")), (304, "*"));
+    }
+    for other in ["package.json", "sign.js", "test/unit.test.js", "../sign.js", ""] {
+        assert_eq!(server.get(&format!("/static/channelstream/{other}")).await.status, 404, "{other}");
+    }
+}
+
+#[tokio::test]
 async fn with_a_list_only_its_pages_can_read_answers() {
     for (list, allowed) in [("example.com", true), ("https://app.example.com", true), ("example.org", false)] {
         let server = TestServer::with(|config| {

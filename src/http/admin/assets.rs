@@ -1,4 +1,4 @@
-//! Files of the panel, embedded in the binary.
+//! Files of the panel and of the browser client, embedded in the binary.
 
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -12,17 +12,33 @@ use crate::http::error::ApiError;
 #[folder = "web/"]
 struct Web;
 
+/// What pages import of the browser client, by the names that it has always had.
+#[derive(RustEmbed)]
+#[folder = "clients/js/"]
+#[prefix = "channelstream/"]
+#[include = "channelstream.js"]
+#[include = "index.js"]
+struct Client;
+
 /// `GET /static/…`
 pub async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    if let Some(file) = Client::get(&path) {
+        // It is imported by pages of applications, which are of another origin.
+        return Ok(([(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*")], embedded(file, &headers)).into_response());
+    }
     let file = Web::get(&format!("static/{path}")).ok_or(ApiError::NotFound)?;
+    Ok(embedded(file, &headers))
+}
+
+fn embedded(file: EmbeddedFile, headers: &HeaderMap) -> Response {
     let tag = tag(&file);
     if headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
+        return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
     }
     let kind = file.metadata.mimetype().to_owned();
     let caching = "no-cache".to_owned();
     let headers = [(header::CONTENT_TYPE, kind), (header::ETAG, tag), (header::CACHE_CONTROL, caching)];
-    Ok((headers, file.data).into_response())
+    (headers, file.data).into_response()
 }
 
 fn tag(file: &EmbeddedFile) -> String {
