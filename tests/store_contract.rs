@@ -83,6 +83,7 @@ macro_rules! contract {
 
             a_trimmed_channel_keeps_the_newest_and_what_happened_since
             a_trimmed_channel_keeps_the_newest_deletions
+            channels_that_are_trimmed_together_keep_as_much_as_each_should
             trimming_counts_the_edits_of_what_goes
             trimming_does_not_change_when_a_channel_was_active
             trimming_comes_after_the_messages_of_its_batch
@@ -930,6 +931,23 @@ async fn a_trimmed_channel_keeps_the_newest_and_what_happened_since(db: &mut Db)
         #9 m8 @4 2010-01-01T01:01:00 ann: {}
     "#]]
     .assert_eq(&db.read_history("news").await);
+}
+
+async fn channels_that_are_trimmed_together_keep_as_much_as_each_should(db: &mut Db) {
+    for name in ["one", "two", "three", "four"] {
+        db.channel(name, history_size(10));
+    }
+    db.commit().await;
+    db.posts("one", 1..=3).posts("two", 4..=6).posts("three", 7..=9).posts("four", 10..=12).commit().await;
+    db.edit(edit("one", 1, "{}")).edit(edit("four", 12, "{}")).delete("two", 99).delete("two", 98).commit().await;
+    // What is said in the same batch counts among the newest.
+    db.posts("three", 13..=13);
+    db.trim_channel("one", 2, 9).trim_channel("two", 2, 1).trim_channel("three", 2, 9).trim_channel("four", 9, 9);
+    db.commit().await;
+    let left = ["2 message", "3 message", "5 message", "6 message", "9 message", "10 message", "11 message"];
+    let later = ["12 message", "14 edit of 12", "16 deletion", "17 message"];
+    assert_eq!(log(db).await, [&left[..], &later].concat());
+    assert_eq!(trimmed(db, "channels").await, ["four 0", "one 13", "three 8", "two 15"]);
 }
 
 async fn a_trimmed_channel_keeps_the_newest_deletions(db: &mut Db) {

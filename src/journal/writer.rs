@@ -92,11 +92,13 @@ impl Writer {
     }
 
     async fn one_batch(&mut self) -> Result<(), Lost> {
+        // A suspect stands alone.
+        let may_trim = self.suspects.is_empty();
         let mut requests = self.next_requests();
         let needs = self.needs(&requests);
         let found = self.load(&needs, &mut requests).await;
         let moment = self.clock.now();
-        let (decided, events, reloads) = self.decide(&mut requests, &found, moment);
+        let (decided, events, reloads) = self.decide(&mut requests, &found, moment, may_trim);
         while let Some(later) = requests.pop_back() {
             self.waiting.push_front(later);
         }
@@ -123,20 +125,12 @@ impl Writer {
         Ok(())
     }
 
-    /// As many requests as one batch takes, but for those whose sender has given up. Trimming
-    /// comes first where it is due.
+    /// As many requests as one batch takes, but for those whose sender has given up.
     fn next_requests(&mut self) -> VecDeque<Box<dyn Pending>> {
         if let Some(suspect) = self.suspects.pop_front() {
             return VecDeque::from([suspect]);
         }
         let mut requests = VecDeque::new();
-        {
-            let mut live = self.live.lock(Purpose::Glance);
-            if live.router.has_overfull() {
-                let ticket = live.depart(Vec::new());
-                requests.push_back(Box::new(OwnTrim(ticket)) as Box<dyn Pending>);
-            }
-        }
         let mut bytes = 0;
         let mut expired = Vec::new();
         while requests.len() < MAX_BATCH
@@ -158,12 +152,13 @@ impl Writer {
     }
 
     /// Decides requests until one depends on another of this batch; that one and all after it
-    /// stay in `requests`.
+    /// stay in `requests`. Trimming comes last where it is due.
     fn decide(
         &mut self,
         requests: &mut VecDeque<Box<dyn Pending>>,
         found: &Found,
         moment: Moment,
+        may_trim: bool,
     ) -> (Decided, Vec<Event>, Vec<ChannelName>) {
         let mut live = self.live.lock(Purpose::Decide);
         let mut draft = Draft::new(&live.router, moment, found);
@@ -191,6 +186,13 @@ impl Writer {
             }
             // What is decided on changes nowhere but here.
             live = self.give_way(live, Purpose::Decide);
+        }
+        if may_trim && live.router.has_overfull() {
+            let mut trim = OwnTrim(live.depart(Vec::new()));
+            let start = draft.event_count();
+            draft.begin();
+            trim.decide(&live.router, &mut draft).expect("trimming waits for nobody");
+            decided.push((Box::new(trim), start..draft.event_count()));
         }
         let (events, reloads) = draft.finish();
         for (request, refusal) in refused {

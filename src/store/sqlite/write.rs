@@ -106,8 +106,7 @@ pub(super) async fn write(writer: &mut SqliteConnection, batch: &Batch) -> sqlx:
     write_connections(connection, &rows, before, at).await?;
     write_log(connection, &rows, at).await?;
     if !rows.trimmed_channels.is_empty() {
-        let trims = rows.trimmed_channels.iter().map(|(name, keep)| (name.as_str(), keep.messages, keep.deletions));
-        trim_channels(connection, &list(trims)).await?;
+        trim_channels(connection, &rows.trimmed_channels).await?;
     }
     if !rows.expired_channels.is_empty() {
         let expired = rows.expired_channels.iter().map(|(name, through)| (name.as_str(), through));
