@@ -1299,13 +1299,22 @@ async fn a_refused_batch_leaves_nothing_behind(db: &mut Db) {
     db.channel("news", history_size(10)).users(&["ann"]).commit().await;
     db.posts("news", 1..=1).post(private(2, &["ann"], "{}")).commit().await;
     let mut draft = db.trim_channel("news", 0, 9).channel("chat", history_size(10)).users(&["bob"]).draft();
-    let (position, message) = (Some(Position(2)), message("chat", 3, "{}").into());
-    draft.batch.events.push(Event::Posted { position, message, inboxes: vec![] });
+    let (position, once) = (Some(Position(2)), message("chat", 3, "{}").into());
+    draft.batch.events.push(Event::Posted { position, message: once, inboxes: vec![] });
     let error = db.store().commit(&draft.batch).await.unwrap_err();
     assert!(matches!(error, StoreError::Refused(_)), "the position is taken: {error:?}");
     db.check_all("after a refused batch").await;
     db.posts("news", 3..=3).commit().await;
     assert!(!db.store().settle(draft.batch.id).await.unwrap());
+    // The same where there is nothing but messages.
+    let mut draft = db.posts("news", 4..=5).draft();
+    let again = message("news", 6, "{}").into();
+    draft.batch.events.push(Event::Posted { position, message: again, inboxes: vec![] });
+    let error = db.store().commit(&draft.batch).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused(_)), "the position is taken: {error:?}");
+    db.check_all("after refused messages").await;
+    db.posts("news", 4..=5).commit().await;
+    db.check_all("after messages that were not").await;
 }
 
 /// The journal gives a commit up after a while and settles it. Whatever that answers must stay
