@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use channelstream::domain::channel::Channel;
 use channelstream::domain::draft::HeldByUuid;
+use channelstream::domain::event::Event;
 use channelstream::domain::message::{Audience, Body, Deletion, Edit, Message};
 use channelstream::domain::names::{ChannelName, ConnectionId, Username};
 use channelstream::domain::operation::{Configure, Connect, Delete, EditMessages, Post, PostOne};
@@ -23,6 +24,7 @@ use channelstream::domain::tails::TailLimits;
 use channelstream::domain::user::User;
 use channelstream::domain::view::InfoOptions;
 use channelstream::hub::{Hub, HubOptions};
+use channelstream::journal::Failure;
 use channelstream::mailbox::Mail;
 use channelstream::store::{
     self, Batch, HistoryPage, HistoryQuery, ReplayPage, ReplayQuery, Store, StoreError, StoreTotals, StoredConnection,
@@ -44,6 +46,8 @@ struct Dawdling {
     store: Arc<dyn Store>,
     random: Mutex<Random>,
     tails: AtomicU8,
+    /// It does not take the message of this uuid.
+    refused: Uuid,
 }
 
 const TAILS_WORK: u8 = 0;
@@ -74,6 +78,10 @@ impl Dawdling {
 #[async_trait]
 impl Store for Dawdling {
     async fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        let is_refused = |event: &Event| matches!(event, Event::Posted { message, .. } if message.uuid == self.refused);
+        if batch.events.iter().any(is_refused) {
+            return Err(StoreError::Refused("a test wants it so".to_owned()));
+        }
         self.around(self.store.commit(batch)).await
     }
 
@@ -226,7 +234,8 @@ impl Ground {
 
 async fn open(url: &str, seed: u64, tails: TailLimits) -> (Arc<Dawdling>, Arc<Hub>) {
     let (store, start) = store::open(url, &Synchronous::Normal.into()).await.expect("a store");
-    let store = Dawdling { store, random: Mutex::new(Random::new(seed)), tails: AtomicU8::new(TAILS_WORK) };
+    let (random, tails_work) = (Mutex::new(Random::new(seed)), AtomicU8::new(TAILS_WORK));
+    let store = Dawdling { store, random, tails: tails_work, refused: Uuid::new_v4() };
     let store = Arc::new(store);
     let options = HubOptions {
         grace: Duration::from_secs(3600),
@@ -481,6 +490,48 @@ async fn when_tails_cannot_be_read_the_store_is_asked_directly() {
 async fn when_the_journal_is_stuck_the_store_is_asked_directly() {
     // No longer than a request waits for its commit.
     somebody_after_a_restart(TAILS_HANG, Duration::from_secs(15)).await;
+}
+
+// ---- A store that does not take everything ----
+
+/// Also while a channel waits to be trimmed, which comes at the end of every batch.
+#[tokio::test]
+async fn what_the_store_refuses_harms_nobody_else() {
+    let ground = Ground::new(9, TailLimits::default()).await;
+    let settings = SettingsPatch {
+        store_history: Some(true),
+        history_size: Some(1),
+        replay_size: Some(1),
+        ..SettingsPatch::default()
+    };
+    let channels = vec![(channel("small"), Uuid::new_v4(), Some(settings))];
+    ground.hub.perform(Configure { channels }, 0).await.expect("a channel");
+    let post = |uuids: Vec<Uuid>| {
+        let timestamp = ground.hub.now().timestamp();
+        let messages = uuids.into_iter().map(|uuid| {
+            let message = Message {
+                uuid,
+                channel: Some(channel("small")),
+                sender: user("speaker"),
+                body: body(1),
+                timestamp,
+                edited: None,
+                audience: Audience::default(),
+                no_history: false,
+            };
+            PostOne { message: message.into(), uuid_given: false }
+        });
+        ground.hub.post(Post { messages: messages.collect(), posted: Vec::new() }, 0)
+    };
+    for _ in 0..5 {
+        post((0..18).map(|_| Uuid::new_v4()).collect()).await.expect("so many that some have to go");
+        let uuids: Vec<Uuid> = (0..9).map(|n| if n % 4 == 0 { ground.store.refused } else { Uuid::new_v4() }).collect();
+        let posted = futures_util::future::join_all(uuids.iter().map(|uuid| post(vec![*uuid])));
+        for (uuid, posted) in uuids.iter().zip(in_time("answers", posted).await) {
+            let failure = posted.err();
+            assert_eq!(failure, (*uuid == ground.store.refused).then_some(Failure::Rejected));
+        }
+    }
 }
 
 // ---- Over real sockets ----

@@ -83,6 +83,7 @@ macro_rules! contract {
 
             a_trimmed_channel_keeps_the_newest_and_what_happened_since
             a_trimmed_channel_keeps_the_newest_deletions
+            channels_that_are_trimmed_together_keep_as_much_as_each_should
             trimming_counts_the_edits_of_what_goes
             trimming_does_not_change_when_a_channel_was_active
             trimming_comes_after_the_messages_of_its_batch
@@ -932,6 +933,23 @@ async fn a_trimmed_channel_keeps_the_newest_and_what_happened_since(db: &mut Db)
     .assert_eq(&db.read_history("news").await);
 }
 
+async fn channels_that_are_trimmed_together_keep_as_much_as_each_should(db: &mut Db) {
+    for name in ["one", "two", "three", "four"] {
+        db.channel(name, history_size(10));
+    }
+    db.commit().await;
+    db.posts("one", 1..=3).posts("two", 4..=6).posts("three", 7..=9).posts("four", 10..=12).commit().await;
+    db.edit(edit("one", 1, "{}")).edit(edit("four", 12, "{}")).delete("two", 99).delete("two", 98).commit().await;
+    // What is said in the same batch counts among the newest.
+    db.posts("three", 13..=13);
+    db.trim_channel("one", 2, 9).trim_channel("two", 2, 1).trim_channel("three", 2, 9).trim_channel("four", 9, 9);
+    db.commit().await;
+    let left = ["2 message", "3 message", "5 message", "6 message", "9 message", "10 message", "11 message"];
+    let later = ["12 message", "14 edit of 12", "16 deletion", "17 message"];
+    assert_eq!(log(db).await, [&left[..], &later].concat());
+    assert_eq!(trimmed(db, "channels").await, ["four 0", "one 13", "three 8", "two 15"]);
+}
+
 async fn a_trimmed_channel_keeps_the_newest_deletions(db: &mut Db) {
     db.channel("news", history_size(10)).channel("chat", history_size(10)).commit().await;
     db.posts("news", 1..=4).posts("chat", 5..=5).commit().await;
@@ -1281,13 +1299,22 @@ async fn a_refused_batch_leaves_nothing_behind(db: &mut Db) {
     db.channel("news", history_size(10)).users(&["ann"]).commit().await;
     db.posts("news", 1..=1).post(private(2, &["ann"], "{}")).commit().await;
     let mut draft = db.trim_channel("news", 0, 9).channel("chat", history_size(10)).users(&["bob"]).draft();
-    let (position, message) = (Some(Position(2)), message("chat", 3, "{}").into());
-    draft.batch.events.push(Event::Posted { position, message, inboxes: vec![] });
+    let (position, once) = (Some(Position(2)), message("chat", 3, "{}").into());
+    draft.batch.events.push(Event::Posted { position, message: once, inboxes: vec![] });
     let error = db.store().commit(&draft.batch).await.unwrap_err();
     assert!(matches!(error, StoreError::Refused(_)), "the position is taken: {error:?}");
     db.check_all("after a refused batch").await;
     db.posts("news", 3..=3).commit().await;
     assert!(!db.store().settle(draft.batch.id).await.unwrap());
+    // The same where there is nothing but messages.
+    let mut draft = db.posts("news", 4..=5).draft();
+    let again = message("news", 6, "{}").into();
+    draft.batch.events.push(Event::Posted { position, message: again, inboxes: vec![] });
+    let error = db.store().commit(&draft.batch).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused(_)), "the position is taken: {error:?}");
+    db.check_all("after refused messages").await;
+    db.posts("news", 4..=5).commit().await;
+    db.check_all("after messages that were not").await;
 }
 
 /// The journal gives a commit up after a while and settles it. Whatever that answers must stay

@@ -209,7 +209,7 @@ impl Router {
                 self.overfull_channels.remove(name);
                 let Some(channel) = self.channels.get_mut(name) else { return };
                 self.tails.change(&mut channel.tail, || Place::Channel(name.clone()), |tail| tail.trim(*keep));
-                channel.retained = *keep;
+                channel.retained = channel.retained.at_most(*keep);
                 if channel.is_overfull() {
                     self.overfull_channels.insert(name.clone());
                 }
@@ -224,7 +224,7 @@ impl Router {
                 self.overfull_users.remove(name);
                 let Some(user) = self.users.get_mut(name) else { return };
                 self.tails.change(&mut user.tail, || Place::Inbox(name.clone()), |tail| tail.trim(*keep));
-                user.retained = *keep;
+                user.retained = user.retained.at_most(*keep);
                 if user.is_overfull() {
                     self.overfull_users.insert(name.clone());
                 }

@@ -128,7 +128,7 @@ pub enum Event {
     ChannelTrimmed {
         /// Which channel.
         channel: ChannelName,
-        /// What stays.
+        /// How many stay at most.
         keep: Retained,
     },
     /// What a channel's log has from before a time is over.
@@ -142,7 +142,7 @@ pub enum Event {
     InboxTrimmed {
         /// Whose.
         user: Username,
-        /// What stays.
+        /// How many stay at most.
         keep: Retained,
     },
     /// A user is no more: no state, no inbox, no floors. Its connections have ended.

@@ -134,9 +134,20 @@ impl Retained {
         self.messages.max(self.deletions) > kept + (kept / 4).max(16)
     }
 
-    /// What is to be left by one trimming on the way to `kept`.
+    /// How many one trimming leaves at most, on the way to `kept`.
     pub fn trimmed(self, kept: u32) -> Self {
-        let left = |count: u32| count.min(kept.max(count.saturating_sub(TRIM_STEP)));
-        Self { messages: left(self.messages), deletions: left(self.deletions) }
+        let most = |count: u32| kept.max(count.saturating_sub(TRIM_STEP));
+        Self { messages: most(self.messages), deletions: most(self.deletions) }
+    }
+
+    /// What is left if at most `keep` stay.
+    pub fn at_most(self, keep: Self) -> Self {
+        Self { messages: self.messages.min(keep.messages), deletions: self.deletions.min(keep.deletions) }
+    }
+
+    /// How many entries go if at most `keep` stay.
+    pub fn without(self, keep: Self) -> usize {
+        let left = self.at_most(keep);
+        (self.messages - left.messages + self.deletions - left.deletions) as usize
     }
 }

@@ -117,7 +117,6 @@ impl<'a> Rows<'a> {
     }
 
     /// Whether there is nothing but new log entries, and inbox rows for them.
-    #[cfg(feature = "postgres")]
     pub fn only_appends(&self) -> bool {
         let Self {
             entries: _,

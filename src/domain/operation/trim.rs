@@ -7,11 +7,12 @@ use crate::domain::router::{Needs, Router};
 use crate::domain::timestamp::Moment;
 use crate::domain::user::INBOX_SIZE;
 
-/// Most channels, and most inboxes, that are trimmed in one go.
-const STEP: usize = 8;
+/// Entries that go in one go at least, about, where so many are past retention.
+const STEP: usize = 256;
 
 /// Some of the channels and inboxes that hold more than they should are trimmed; the journal asks
-/// for it itself, until none is left.
+/// for it itself, at the end of its batches, until none is left. What the batch has added is there
+/// then, and twice as much may go. It makes nobody wait: what others change is left for the next time.
 #[derive(Debug)]
 pub struct Trim;
 
@@ -21,17 +22,25 @@ impl Operation for Trim {
     fn needs(&self, _router: &Router, _needs: &mut Needs) {}
 
     fn decide(&mut self, router: &Router, draft: &mut Draft) -> Result<(), Undecided> {
+        let most = STEP.max(2 * draft.event_count());
         let (channels, users) = router.overfull();
-        for name in channels.take(STEP) {
+        let mut going = 0;
+        for name in channels {
             let Some(channel) = router.channel(name) else { continue };
-            draft.touch(Key::Channel(name.clone()), Touch::Exclusive)?;
-            let keep = channel.retained.trimmed(channel.settings.kept());
-            draft.add(Event::ChannelTrimmed { channel: name.clone(), keep });
+            if going < most && draft.touch(Key::Channel(name.clone()), Touch::Shared).is_ok() {
+                let keep = channel.retained.trimmed(channel.settings.kept());
+                going += channel.retained.without(keep);
+                draft.add(Event::ChannelTrimmed { channel: name.clone(), keep });
+            }
         }
-        for name in users.take(STEP) {
+        let mut going = 0;
+        for name in users {
             let Some(user) = router.user(name) else { continue };
-            draft.touch(Key::User(name.clone()), Touch::Exclusive)?;
-            draft.add(Event::InboxTrimmed { user: name.clone(), keep: user.retained.trimmed(INBOX_SIZE) });
+            if going < most && draft.touch(Key::User(name.clone()), Touch::Shared).is_ok() {
+                let keep = user.retained.trimmed(INBOX_SIZE);
+                going += user.retained.without(keep);
+                draft.add(Event::InboxTrimmed { user: name.clone(), keep });
+            }
         }
         Ok(())
     }

@@ -9,6 +9,9 @@ use crate::domain::history::Retained;
 use crate::domain::names::{ChannelName, Username};
 use crate::domain::position::Position;
 
+/// What goes from a channel: its id; all up to this position, with edits of it; deletions up to this one.
+type Cut = (i64, i64, i64);
+
 /// Drops what is older than the newest entries of each channel, and notes how far that goes.
 pub(super) async fn trim_channels(
     connection: &mut PgConnection,
@@ -31,43 +34,51 @@ pub(super) async fn trim_channels(
     )
     .fetch_all(&mut *connection)
     .await?;
-    for channel in channels {
-        drop_entries(connection, channel.id, channel.messages, channel.deletions).await?;
-    }
-    Ok(())
+    let cuts: Vec<Cut> =
+        channels.into_iter().map(|channel| (channel.id, channel.messages, channel.deletions)).collect();
+    drop_entries(connection, &cuts).await
 }
 
-/// Takes all entries up to a position from a channel, with their edits, and deletions up to
-/// another; notes how far that goes.
-async fn drop_entries(connection: &mut PgConnection, channel: i64, all: i64, deletions: i64) -> sqlx::Result<()> {
+/// Takes entries from channels, and notes how far that goes.
+async fn drop_entries(connection: &mut PgConnection, cuts: &[Cut]) -> sqlx::Result<()> {
+    let channels: Vec<i64> = cuts.iter().map(|(channel, ..)| *channel).collect();
+    let alls: Vec<i64> = cuts.iter().map(|(_, all, _)| *all).collect();
+    let deletions: Vec<i64> = cuts.iter().map(|(.., deletions)| *deletions).collect();
     query!(
         "UPDATE channels SET
              last_active = greatest(last_active,
-                 (SELECT committed FROM log WHERE channel = $1 ORDER BY position DESC LIMIT 1)),
+                 (SELECT committed FROM log WHERE channel = channels.id ORDER BY position DESC LIMIT 1)),
              trimmed = greatest(trimmed,
-                 (SELECT max(greatest(position, edit)) FROM log WHERE channel = $1 AND position <= $2),
-                 (SELECT max(position) FROM log WHERE channel = $1 AND kind = 2 AND position <= $3))
-         WHERE id = $1",
-        channel,
-        all,
-        deletions
+                 (SELECT max(greatest(position, edit)) FROM log
+                  WHERE channel = channels.id AND position <= cut.all_to),
+                 (SELECT max(position) FROM log
+                  WHERE channel = channels.id AND kind = 2 AND position <= cut.deletions_to))
+         FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[]) AS cut (channel, all_to, deletions_to)
+         WHERE channels.id = cut.channel",
+        &channels,
+        &alls,
+        &deletions
     )
     .execute(&mut *connection)
     .await?;
     // One after the other: each finds what it drops by an index.
     query!(
-        "DELETE FROM log WHERE position IN (SELECT edit FROM log WHERE channel = $1 AND position <= $2)",
-        channel,
-        all
+        "DELETE FROM log WHERE position IN
+             (SELECT l.edit FROM UNNEST($1::bigint[], $2::bigint[]) AS cut (channel, all_to)
+              JOIN log AS l ON l.channel = cut.channel AND l.position <= cut.all_to)",
+        &channels,
+        &alls
     )
     .execute(&mut *connection)
     .await?;
     query!(
-        "DELETE FROM log
-         WHERE channel = $1 AND position <= greatest($2::bigint, $3::bigint) AND (position <= $2 OR kind = 2)",
-        channel,
-        all,
-        deletions
+        "DELETE FROM log AS l
+         USING UNNEST($1::bigint[], $2::bigint[], $3::bigint[]) AS cut (channel, all_to, deletions_to)
+         WHERE l.channel = cut.channel AND l.position <= greatest(cut.all_to, cut.deletions_to)
+             AND (l.position <= cut.all_to OR l.kind = 2)",
+        &channels,
+        &alls,
+        &deletions
     )
     .execute(&mut *connection)
     .await?;
@@ -97,12 +108,8 @@ pub(super) async fn expire_channels(
     )
     .fetch_all(&mut *connection)
     .await?;
-    for channel in channels {
-        if let Some(through) = channel.through {
-            drop_entries(connection, channel.id, through, through).await?;
-        }
-    }
-    Ok(())
+    let cuts = channels.into_iter().filter_map(|row| row.through.map(|through| (row.id, through, through)));
+    drop_entries(connection, &cuts.collect::<Vec<Cut>>()).await
 }
 
 /// Drops what is older than the newest private entries of each user.
@@ -199,8 +206,9 @@ pub(super) async fn forget_channels(
     )
     .fetch_all(&mut *connection)
     .await?;
+    let cuts: Vec<Cut> = channels.iter().map(|channel| (channel.id, i64::MAX, i64::MAX)).collect();
+    drop_entries(connection, &cuts).await?;
     for channel in channels {
-        drop_entries(connection, channel.id, i64::MAX, i64::MAX).await?;
         query!("DELETE FROM subscriptions WHERE channel = $1", channel.id).execute(&mut *connection).await?;
         query!("DELETE FROM memberships WHERE channel = $1", channel.id).execute(&mut *connection).await?;
         query!("UPDATE channels SET deleted = $2, history_ttl = NULL WHERE id = $1", channel.id, channel.head)

@@ -217,10 +217,6 @@ impl Server {
         let moment = self.moment();
         let mut asked: Vec<Box<dyn Asked>> = waiting.iter().map(|request| self.operation(request)).collect();
         let alone = asked.len() == 1 && self.is_ephemeral(&waiting[0]);
-        let trims = !alone && self.router.has_overfull();
-        if trims {
-            asked.insert(0, Box::new(Told(Trim, |(), _| String::new())));
-        }
         let found = if alone { Found::default() } else { self.load(&asked, moment) };
         let mut draft = Draft::new(&self.router, moment, &found);
         let mut answers = Vec::new();
@@ -242,7 +238,12 @@ impl Server {
             ranges.push_back(start..draft.event_count());
         }
         assert!(!answers.is_empty(), "the first of a batch never waits");
-        waiting.drain(..answers.len() - usize::from(trims));
+        waiting.drain(..answers.len());
+        let asked_for = draft.event_count();
+        if !alone && self.router.has_overfull() {
+            draft.begin();
+            Trim.decide(&self.router, &mut draft).expect("trimming waits for nobody");
+        }
         let (events, reloads) = draft.finish();
         self.store.commit(&events, moment);
         let reloaded: Vec<_> = reloads.iter().filter_map(|name| Some((name, self.store.channel(name)?))).collect();
@@ -253,13 +254,13 @@ impl Server {
                 *answer = one.answer(&self.router, moment);
             }
         }
+        self.apply(&events[asked_for..], moment);
         for (name, channel) in reloaded {
             self.router.reload_history(name, channel);
         }
         if !alone {
             self.router.unload_idle(moment);
         }
-        answers.drain(..usize::from(trims));
         Outcome { answers, events }
     }
 

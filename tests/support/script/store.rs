@@ -80,7 +80,7 @@ impl Entry {
 /// When its kind is written.
 fn turn(event: &Event) -> usize {
     match event {
-        Event::ChannelTrimmed { .. } | Event::ChannelExpired { .. } | Event::InboxTrimmed { .. } => 0,
+        Event::ChannelExpired { .. } => 0,
         Event::ChannelKept { .. } => 1,
         Event::UserKept { .. } => 2,
         Event::ConnectionOpened { .. } => 3,
@@ -90,10 +90,11 @@ fn turn(event: &Event) -> usize {
         Event::Unsubscribed { .. } => 7,
         Event::ConnectionEnded { .. } => 8,
         Event::Posted { .. } | Event::Edited { .. } | Event::Deleted { .. } => 9,
+        Event::ChannelTrimmed { .. } | Event::InboxTrimmed { .. } => 10,
         Event::UserForgotten { .. }
         | Event::ChannelForgotten { .. }
         | Event::FloorsExpired { .. }
-        | Event::StateChanged { .. } => 10,
+        | Event::StateChanged { .. } => 11,
     }
 }
 
