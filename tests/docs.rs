@@ -1,5 +1,5 @@
-//! Keeps the documents true: the configuration page is what the program says of itself, links lead somewhere, and the
-//! API document names the routes that there are.
+//! Keeps the documents true: the configuration page is what the program says of itself, links lead somewhere, the book has
+//! every page, and the API document names the routes that there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,7 +21,7 @@ not fit stops the start with a sentence that names the place. Changes count from
 
 One key is read and checked but has no effect in this release: `metrics_token`.
 
-This page is made from the table in [src/config/keys.rs](../src/config/keys.rs); `UPDATE_DOCS=1 cargo test --test docs`
+This page is made from the table in `src/config/keys.rs`; `UPDATE_DOCS=1 cargo test --test docs`
 writes it anew.
 
 ## Keys
@@ -103,6 +103,38 @@ fn links_lead_somewhere() {
         }
     }
     assert!(checked > 5, "links are found");
+}
+
+#[test]
+fn the_book_has_every_page_once() {
+    let named = links(&read("docs/SUMMARY.md"));
+    let mut pages: Vec<PathBuf> = pages().into_iter().filter(|page| page.starts_with("docs")).collect();
+    pages.retain(|page| page != Path::new("docs/SUMMARY.md"));
+    pages.sort();
+    let mut named: Vec<PathBuf> = named.iter().map(|page| Path::new("docs").join(page)).collect();
+    named.sort();
+    assert_eq!(named, pages, "docs/SUMMARY.md (left) and the pages in docs/ (right)");
+}
+
+#[test]
+fn the_book_holds_what_its_pages_lead_to_and_include() {
+    let mut included = 0;
+    for page in pages().iter().filter(|page| page.starts_with("docs")) {
+        let text = read(page);
+        let outside = links(&text).into_iter().find(|link| link.starts_with("../"));
+        assert_eq!(outside, None, "{} links to what is not in the book", page.display());
+        for file in text.split("{{#include ").skip(1).map(|rest| rest.split("}}").next().unwrap()) {
+            assert!(
+                root().join("docs").join(file).is_file(),
+                "{} includes {file}, which does not exist",
+                page.display()
+            );
+            let linked = links(&text).iter().any(|link| link == file);
+            assert!(linked, "{} includes {file}, but has no link for who reads it outside of the book", page.display());
+            included += 1;
+        }
+    }
+    assert!(included > 5, "includes are found");
 }
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
