@@ -71,8 +71,15 @@ struct Run {
 pub enum Posting {
     /// They were shown.
     Shown(Vec<Posted>),
-    /// They are shown after what has to come first: the number to get them by, and the answer.
-    Parked(u64, oneshot::Receiver<Unparked>),
+    /// They are shown after what has to come first.
+    Parked {
+        /// The number to show them by.
+        number: u64,
+        /// What becomes of them.
+        answer: oneshot::Receiver<Unparked>,
+        /// They wait for no request: [`Live::show_parked`] is to show them.
+        is_free: bool,
+    },
     /// The journal has to decide about them.
     ForTheJournal(Post),
     /// Too many are parked.
@@ -155,26 +162,28 @@ impl Live {
 
     fn park(&mut self, post: Post, behind: Option<Ticket>) -> Posting {
         match self.order.park(post, behind) {
-            Some((number, answer)) => Posting::Parked(number, answer),
+            Some((number, answer)) => Posting::Parked { number, answer, is_free: behind.is_none() },
             None => Posting::Refused,
         }
     }
 
-    /// Shows parked messages that wait for nothing any more. True if there are more of them `until` when
-    /// it may go on. [`Live::hand_out`] must follow before the lock is given back.
-    pub fn show_parked(&mut self, moment: Moment, until: Instant) -> bool {
-        let mut order = std::mem::take(&mut self.order);
-        let more = order.unpark(until, &mut |some| self.show_if_unstored(some, moment));
-        self.order = order;
-        more
+    /// Parked messages wait for no request any more: [`Live::show_parked`] shows them.
+    pub fn free_parked(&mut self, number: u64) {
+        self.order.free(number);
     }
 
-    /// Shows parked messages by their number, whatever they wait for. [`Live::hand_out`] must follow
-    /// before the lock is given back.
-    pub fn show_overdue(&mut self, number: u64, moment: Moment) {
+    /// The number after the last that was parked.
+    pub fn next_parked(&self) -> u64 {
+        self.order.next_number()
+    }
+
+    /// Shows messages parked before a number that wait for no request any more. True if there are more of
+    /// them `until` when it may go on. [`Live::hand_out`] must follow before the lock is given back.
+    pub fn show_parked(&mut self, before: u64, moment: Moment, until: Instant) -> bool {
         let mut order = std::mem::take(&mut self.order);
-        order.unpark_now(number, &mut |some| self.show_if_unstored(some, moment));
+        let more = order.unpark(before, until, &mut |some| self.show_if_unstored(some, moment));
         self.order = order;
+        more
     }
 
     /// Gives messages back about which the journal has to decide.

@@ -1,6 +1,7 @@
 //! Order between what goes through the journal and messages of which nothing is stored: what shows in one
 //! place is shown in the order in which it came, whichever way it takes. Messages that have to wait for
-//! something in the journal are parked here.
+//! something in the journal are parked here. Whoever comes while they are let go, in several holds of the
+//! lock, is parked behind them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
@@ -30,7 +31,7 @@ pub struct Order {
     next_ticket: u64,
     parked: VecDeque<Parked>,
     next_number: u64,
-    /// Some that are parked wait for nothing but their turn.
+    /// Some that are parked may wait for nothing but their turn.
     is_unparking: bool,
 }
 
@@ -73,6 +74,7 @@ impl Order {
     /// A request was applied, or never will be.
     pub fn arrive(&mut self, ticket: Ticket) {
         self.under_way.remove(&ticket);
+        self.is_unparking |= !self.parked.is_empty();
         if self.under_way.is_empty() {
             self.shown_in.clear();
         }
@@ -86,7 +88,7 @@ impl Order {
         (last >= first_under_way).then_some(last)
     }
 
-    /// Whether some that are parked wait for nothing but their turn, so that nothing may overtake them.
+    /// Whether some that are parked may wait for nothing but their turn, so that nothing may overtake them.
     pub fn is_unparking(&self) -> bool {
         self.is_unparking
     }
@@ -104,35 +106,43 @@ impl Order {
         Some((number, answered))
     }
 
-    /// Shows parked posts that wait for nothing any more, in their order; true if there are more of them
-    /// `until` when it may go on. `show` gives messages back about which the journal has to decide.
-    pub fn unpark(&mut self, until: Instant, show: &mut impl FnMut(Post) -> Result<Vec<Posted>, Post>) -> bool {
-        if self.parked.is_empty() {
-            return false;
+    /// A post waits for no request any more, whatever comes of that.
+    pub fn free(&mut self, number: u64) {
+        if let Ok(index) = self.parked.binary_search_by_key(&number, |parked| parked.number) {
+            self.parked[index].behind = None;
         }
+    }
+
+    /// The number after the last that was parked.
+    pub fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// Shows posts parked before a number that wait for no request any more, in their order; true if there
+    /// are more of them `until` when it may go on. `show` gives messages back about which the journal has to
+    /// decide.
+    pub fn unpark(
+        &mut self,
+        before: u64,
+        until: Instant,
+        show: &mut impl FnMut(Post) -> Result<Vec<Posted>, Post>,
+    ) -> bool {
         let first_under_way = self.under_way.first().copied();
-        let mut waiting = VecDeque::new();
+        let (mut waiting, mut more) = (VecDeque::new(), false);
         self.is_unparking = false;
         for parked in std::mem::take(&mut self.parked) {
             let is_free = parked.behind.is_none_or(|behind| first_under_way.is_none_or(|first| behind < first));
+            let is_meant = is_free && parked.number < before;
             let mut left = Some(parked);
-            while is_free && let Some(parked) = left.take_if(|_| Instant::now() < until) {
+            while is_meant && let Some(parked) = left.take_if(|_| Instant::now() < until) {
                 left = parked.show_some(show);
             }
+            more |= is_meant && left.is_some();
             self.is_unparking |= is_free && left.is_some();
             waiting.extend(left);
         }
         self.parked = waiting;
-        self.is_unparking
-    }
-
-    /// Shows one parked post, whatever it waits for.
-    pub fn unpark_now(&mut self, number: u64, show: &mut impl FnMut(Post) -> Result<Vec<Posted>, Post>) {
-        let index = self.parked.iter().position(|parked| parked.number == number);
-        let mut left = index.and_then(|index| self.parked.remove(index));
-        while let Some(parked) = left {
-            left = parked.show_some(show);
-        }
+        more
     }
 }
 

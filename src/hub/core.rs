@@ -133,11 +133,14 @@ impl Hub {
     /// See [`Failure`].
     pub async fn post(&self, post: Post, bytes: usize) -> Result<Vec<Posted>, Failure> {
         let posting = if post.messages.len() <= SHOWN { self.post_few(post) } else { self.post_many(post) };
+        if let Posting::Parked { number, is_free: true, .. } = posting {
+            self.show_parked(number);
+        }
         match posting {
             Posting::Shown(posted) => Ok(posted),
             Posting::ForTheJournal(post) => self.journal.submit(post, bytes).await,
             Posting::Refused => Err(Failure::Busy),
-            Posting::Parked(number, answer) => match self.unparked(number, answer).await? {
+            Posting::Parked { number, answer, .. } => match self.unparked(number, answer).await? {
                 Unparked::Shown(posted) => Ok(posted),
                 Unparked::ForTheJournal { mut shown, rest } => {
                     shown.extend(self.journal.submit(rest, bytes).await?);
@@ -165,17 +168,20 @@ impl Hub {
             return Posting::ForTheJournal(post);
         }
         let places = post.shows_in();
-        let posting = self.live.lock(Purpose::Post).post_many(post, places);
+        self.live.lock(Purpose::Post).post_many(post, places)
+    }
+
+    /// Shows messages that were parked, after all others that were before them and are free as well.
+    fn show_parked(&self, number: u64) {
         let mut more = true;
         while more {
             let wake = {
                 let mut live = self.live.lock(Purpose::Post);
-                more = live.show_parked(self.clock.now(), Instant::now() + SLICE);
+                more = live.show_parked(number + 1, self.clock.now(), Instant::now() + SLICE);
                 live.hand_out()
             };
             wake.wake();
         }
-        posting
     }
 
     /// Waits until messages may be shown, or for as long as a request may wait for the store.
@@ -184,12 +190,8 @@ impl Hub {
             Ok(unparked) => unparked.map_err(|_| Failure::Unavailable),
             Err(_) => {
                 // The store is stuck: what it holds up must not hold up what it never sees.
-                let wake = {
-                    let mut live = self.live.lock(Purpose::Post);
-                    live.show_overdue(number, self.clock.now());
-                    live.hand_out()
-                };
-                wake.wake();
+                self.live.lock(Purpose::Post).free_parked(number);
+                self.show_parked(number);
                 answer.await.map_err(|_| Failure::Unavailable)
             }
         }

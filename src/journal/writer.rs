@@ -236,7 +236,9 @@ impl Writer {
     }
 
     fn show_parked<'a>(&'a self, mut live: Guard<'a, Live>, moment: Moment) -> Guard<'a, Live> {
-        while live.show_parked(moment, Instant::now() + SLICE) {
+        // Those that come meanwhile are shown by whoever posts them.
+        let before = live.next_parked();
+        while live.show_parked(before, moment, Instant::now() + SLICE) {
             live = self.give_way(live, Purpose::Apply);
         }
         live

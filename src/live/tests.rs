@@ -61,12 +61,12 @@ fn what_nobody_stores_waits_only_for_what_shows_in_the_same_place() {
     let elsewhere = live.depart(vec![Key::Channel(ChannelName::parse("elsewhere").unwrap())]);
     assert!(matches!(live.post(post(1), moment()), Posting::Shown(_)));
     let here = live.depart(vec![Key::Channel(room())]);
-    let Posting::Parked(..) = live.post(post(2), moment()) else { panic!("it does not wait") };
+    let Posting::Parked { .. } = live.post(post(2), moment()) else { panic!("it does not wait") };
     live.arrive(elsewhere);
-    assert!(!live.show_parked(moment(), soon()));
+    assert!(!live.show_parked(u64::MAX, moment(), soon()));
     assert_eq!(shown(&live), [1]);
     live.arrive(here);
-    assert!(!live.show_parked(moment(), soon()));
+    assert!(!live.show_parked(u64::MAX, moment(), soon()));
     assert_eq!(shown(&live), [1, 2]);
 }
 
@@ -75,12 +75,12 @@ fn what_is_parked_is_not_overtaken_while_others_get_the_lock() {
     let mut live = live();
     let before = live.depart(vec![Key::Channel(room())]);
     let parked: Vec<Posting> = (1..=3).map(|uuid| live.post(post(uuid), moment())).collect();
-    assert!(parked.iter().all(|posting| matches!(posting, Posting::Parked(..))));
+    assert!(parked.iter().all(|posting| matches!(posting, Posting::Parked { .. })));
     live.arrive(before);
     // The time of the first hold is over at once.
-    assert!(live.show_parked(moment(), Instant::now()));
-    let Posting::Parked(..) = live.post(post(4), moment()) else { panic!("it overtook") };
-    assert!(!live.show_parked(moment(), soon()));
+    assert!(live.show_parked(u64::MAX, moment(), Instant::now()));
+    let Posting::Parked { .. } = live.post(post(4), moment()) else { panic!("it overtook") };
+    assert!(!live.show_parked(u64::MAX, moment(), soon()));
     assert!(matches!(live.post(post(5), moment()), Posting::Shown(_)));
     assert_eq!(shown(&live), [1, 2, 3, 4, 5]);
 }
@@ -89,12 +89,15 @@ fn what_is_parked_is_not_overtaken_while_others_get_the_lock() {
 fn what_has_waited_for_too_long_is_shown_alone() {
     let mut live = live();
     let stuck = live.depart(vec![Key::Channel(room())]);
-    let Posting::Parked(..) = live.post(post(1), moment()) else { panic!("it does not wait") };
-    let Posting::Parked(second, mut answer) = live.post(post(2), moment()) else { panic!("it does not wait") };
-    live.show_overdue(second, moment());
+    let Posting::Parked { .. } = live.post(post(1), moment()) else { panic!("it does not wait") };
+    let Posting::Parked { number: second, mut answer, .. } = live.post(post(2), moment()) else {
+        panic!("it does not wait")
+    };
+    live.free_parked(second);
+    assert!(!live.show_parked(second + 1, moment(), soon()));
     assert!(matches!(answer.try_recv(), Ok(Unparked::Shown(_))));
     live.arrive(stuck);
-    assert!(!live.show_parked(moment(), soon()));
+    assert!(!live.show_parked(u64::MAX, moment(), soon()));
     assert_eq!(shown(&live), [2, 1]);
 }
 
@@ -104,11 +107,11 @@ fn more_than_one_hold_takes_is_shown_whole_and_nothing_comes_between() {
     let mut many = post(0);
     many.messages = (1..=1_000).flat_map(|uuid| post(uuid).messages).collect();
     let places = many.shows_in();
-    let Posting::Parked(_, mut answer) = live.post_many(many, places) else { panic!("it is shown in one hold") };
-    assert!(live.show_parked(moment(), Instant::now()));
+    let Posting::Parked { mut answer, .. } = live.post_many(many, places) else { panic!("it is shown in one hold") };
+    assert!(live.show_parked(u64::MAX, moment(), Instant::now()));
     assert!(answer.try_recv().is_err() && shown(&live).is_empty());
-    let Posting::Parked(..) = live.post(post(1_001), moment()) else { panic!("it overtook") };
-    assert!(!live.show_parked(moment(), soon()));
+    let Posting::Parked { .. } = live.post(post(1_001), moment()) else { panic!("it overtook") };
+    assert!(!live.show_parked(u64::MAX, moment(), soon()));
     let Ok(Unparked::Shown(posted)) = answer.try_recv() else { panic!("it is not shown") };
     assert!(posted.iter().map(|one| one.message.uuid.as_u128()).eq(1..=1_000));
     assert!(shown(&live).ends_with(&[999, 1_000, 1_001]));
@@ -118,11 +121,39 @@ fn more_than_one_hold_takes_is_shown_whole_and_nothing_comes_between() {
 fn what_is_stored_by_now_goes_to_the_journal() {
     let mut live = live();
     let change = live.depart(vec![Key::Channel(room())]);
-    let Posting::Parked(_, mut answer) = live.post(post(1), moment()) else { panic!("it does not wait") };
+    let Posting::Parked { mut answer, .. } = live.post(post(1), moment()) else { panic!("it does not wait") };
     let settings = ChannelSettings { store_history: true, ..ChannelSettings::default() };
     live.apply(&[Event::ChannelKept { name: room(), uuid: Uuid::new_v4(), settings }], moment());
     live.arrive(change);
-    assert!(!live.show_parked(moment(), soon()));
+    assert!(!live.show_parked(u64::MAX, moment(), soon()));
     let Ok(Unparked::ForTheJournal { shown, rest }) = answer.try_recv() else { panic!("it is shown") };
     assert!(shown.is_empty() && rest.messages.len() == 1);
+}
+
+#[test]
+fn what_was_waited_for_is_done_and_still_nothing_overtakes() {
+    let mut live = live();
+    let before = live.depart(vec![Key::Channel(room())]);
+    let Posting::Parked { is_free: false, .. } = live.post(post(1), moment()) else { panic!("it does not wait") };
+    // The journal gives the lock away before it comes to what is parked.
+    live.arrive(before);
+    let Posting::Parked { number, is_free: true, .. } = live.post(post(2), moment()) else { panic!("it overtook") };
+    assert!(!live.show_parked(number + 1, moment(), soon()));
+    assert_eq!(shown(&live), [1, 2]);
+    assert!(matches!(live.post(post(3), moment()), Posting::Shown(_)));
+}
+
+#[test]
+fn nothing_waits_for_what_is_parked_no_more() {
+    let mut live = live();
+    let stuck = live.depart(vec![Key::Channel(room())]);
+    let mut many = post(0);
+    many.messages = (1..=300).flat_map(|uuid| post(uuid).messages).collect();
+    let places = many.shows_in();
+    let Posting::Parked { number, .. } = live.post_many(many, places) else { panic!("it does not wait") };
+    live.arrive(stuck);
+    assert!(live.show_parked(u64::MAX, moment(), Instant::now()));
+    live.free_parked(number);
+    assert!(!live.show_parked(number + 1, moment(), soon()));
+    assert!(matches!(live.post(post(301), moment()), Posting::Shown(_)));
 }

@@ -425,19 +425,32 @@ pub fn body(bytes: &[u8]) -> Result<&RawValue, NotJson> {
     serde_json::from_str(text_of(bytes)?).map_err(|_| NotJson)
 }
 
-/// The elements of a body that is a list, each as a form, or none where it is no object; none at all if
-/// the body is something else.
-pub fn body_items(bytes: &[u8]) -> Result<Option<Vec<Option<Form<'_>>>>, NotJson> {
+/// What a body has that is to be a list of objects.
+#[derive(Debug)]
+pub enum BodyItems<'a> {
+    /// Each as a form, or none where it is no object.
+    Forms(Vec<Option<Form<'a>>>),
+    /// More than [`MAX_LIST`].
+    TooMany,
+    /// It is no list.
+    NoList,
+}
+
+/// The elements of a body that is to be a list of objects.
+pub fn body_items(bytes: &[u8]) -> Result<BodyItems<'_>, NotJson> {
     let text = text_of(bytes)?;
     if !text.trim_start_matches(WHITE_SPACE).starts_with('[') {
-        return body(bytes).map(|_| None);
+        return body(bytes).map(|_| BodyItems::NoList);
     }
     // Mostly all is as it should be, and then one pass over the text is enough.
     if let Ok(Objects(objects)) = serde_json::from_str(text) {
-        return Ok(Some(objects.into_iter().map(|fields| Some(Form::begin(fields))).collect()));
+        return Ok(BodyItems::Forms(objects.into_iter().map(|fields| Some(Form::begin(fields))).collect()));
     }
     let items: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| NotJson)?;
-    Ok(Some(items.into_iter().map(Form::of).collect()))
+    if items.len() > MAX_LIST {
+        return Ok(BodyItems::TooMany);
+    }
+    Ok(BodyItems::Forms(items.into_iter().map(Form::of).collect()))
 }
 
 fn text_of(bytes: &[u8]) -> Result<&str, NotJson> {

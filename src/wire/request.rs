@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::form::{self, Fault, Faults, Form, MAX_LIST, NULL, NotJson, WRONG_TYPE, schema_fault};
+use super::form::{self, BodyItems, Fault, Faults, Form, NULL, NotJson, WRONG_TYPE, schema_fault};
 use crate::domain::message::{Audience, Deletion, Edit, Message};
 use crate::domain::names::{ChannelName, ConnectionId, Username};
 use crate::domain::operation::{
@@ -229,12 +229,11 @@ pub fn change_state(body: &[u8]) -> Result<ChangeState, Invalid> {
 
 /// A list of objects, each read alike; faults by position.
 fn batch<T>(body: &[u8], read: impl Fn(Form<'_>) -> Result<T, Faults>) -> Result<Vec<T>, Invalid> {
-    let Some(items) = form::body_items(body)? else {
-        return Err(schema_fault(WRONG_TYPE).into());
+    let items = match form::body_items(body)? {
+        BodyItems::Forms(items) => items,
+        BodyItems::TooMany => return Err(Faults::from([("_schema".to_owned(), form::too_long())]).into()),
+        BodyItems::NoList => return Err(schema_fault(WRONG_TYPE).into()),
     };
-    if items.len() > MAX_LIST {
-        return Err(Faults::from([("_schema".to_owned(), form::too_long())]).into());
-    }
     let mut faults = Faults::new();
     let mut values = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
@@ -462,6 +461,17 @@ mod tests {
         let wrong = r#"{"0":{},"1":{"user":["Missing data for required field."]},"_schema":["Invalid input type."]}"#;
         assert_eq!(faults(post(b"[null, {}]", now())), wrong);
         assert_eq!(faults(edit(b"{}", now())), r#"{"_schema":["Invalid input type."]}"#);
+    }
+
+    #[test]
+    fn a_batch_has_so_many_elements_at_most() {
+        let list = |element: &str, count: usize| format!("[{}]", vec![element; count].join(","));
+        let too_long = r#"{"_schema":["Longer than maximum length 10000."]}"#;
+        let valid = r#"{"user":"ann","channel":"room"}"#;
+        assert_eq!(post(list(valid, 10_000).as_bytes(), now()).unwrap().messages.len(), 10_000);
+        for element in [valid, "5"] {
+            assert_eq!(faults(post(list(element, 10_001).as_bytes(), now())), too_long);
+        }
     }
 
     #[test]
