@@ -91,6 +91,8 @@ impl PostgresServer {
             "-c",
             "full_page_writes=off",
             "-c",
+            "max_wal_size=96MB",
+            "-c",
             "max_connections=300",
             "-c",
             "listen_addresses=127.0.0.1",
@@ -147,6 +149,14 @@ impl PostgresServer {
         let made = createdb.args(["-U", "postgres", &name]).output().expect("createdb");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         self.url(&name)
+    }
+
+    /// Drops a database that [`Self::database`] made, whoever still looks into it.
+    pub fn forget(&self, url: &str) {
+        let (_, name) = url.rsplit_once('/').expect("a URL with a database");
+        let mut dropdb = Command::new(programs().join("dropdb"));
+        dropdb.arg("-h").arg(self.folder.path()).arg("-p").arg(self.port.to_string());
+        let _ = dropdb.args(["-U", "postgres", "--force", name]).stderr(Stdio::null()).status();
     }
 
     /// What it has logged.

@@ -80,6 +80,13 @@ impl Postgres {
     }
 }
 
+/// A hundred databases are a gigabyte that small machines may lack.
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        postgres::shared().forget(&self.0);
+    }
+}
+
 #[async_trait]
 impl Engine for Postgres {
     async fn open(&self) -> Result<(Arc<dyn Store>, Start), StoreError> {
