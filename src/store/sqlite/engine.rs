@@ -50,9 +50,12 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Statements that each connection keeps prepared: more than there are.
 const PREPARED: usize = 64;
 
-/// Pages of the write-ahead log after which it is brought into the database: 8 MiB. A batch touches pages
+/// Pages of the write-ahead log after which it is brought into the database: 16 MiB. A batch touches pages
 /// all over the indexes, and most are touched again before that: the more batches, the fewer are copied.
-const CHECKPOINT_PAGES: &str = "2000";
+const CHECKPOINT_PAGES: &str = "4000";
+/// Pages that the writer keeps in memory at most, as SQLite counts: 16 MiB. What a large batch touches
+/// should fit: with less, pages are written in the middle of it and read again in the next one.
+const WRITER_CACHE: &str = "-16384";
 
 /// A file that may hold a store.
 pub struct SqliteDatabase {
@@ -113,7 +116,7 @@ impl SqliteDatabase {
         writer.close().await?;
         // A statement that writes many rows keeps what it would need to undo itself: not in a file, which
         // would be made and removed with every batch.
-        let writing = options.clone().pragma("temp_store", "MEMORY").pragma("wal_autocheckpoint", CHECKPOINT_PAGES);
+        let writing = options.clone().pragma("temp_store", "MEMORY").pragma("wal_autocheckpoint", CHECKPOINT_PAGES).pragma("cache_size", WRITER_CACHE);
         let writer = writing.connect().await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)

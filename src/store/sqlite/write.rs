@@ -1,7 +1,8 @@
 //! Writing a batch: one bulk statement per kind of write, all in one transaction.
 //!
 //! Where thousands of rows may come in one statement they are taken apart by `jsonb_each`: with `json_each`
-//! each row would be written as text again and parsed anew.
+//! each row would be written as text again and parsed anew. Where they are inserted it says `OR FAIL`: who
+//! fails takes the whole transaction back, so SQLite need not note how to take back a single statement.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection, query, query_scalar};
@@ -156,7 +157,7 @@ async fn append(writer: &mut SqliteConnection, batch: &Batch, rows: &Rows<'_>, a
     .ok_or(sqlx::Error::RowNotFound)?;
     let entries = entry_list(rows);
     query!(
-        "INSERT INTO log (position, channel, kind, uuid, about, edit, sender, timestamp, edited, audience, body, committed)
+        "INSERT OR FAIL INTO log (position, channel, kind, uuid, about, edit, sender, timestamp, edited, audience, body, committed)
          SELECT value ->> 0, channels.id, value ->> 2, unhex(value ->> 3), value ->> 4,
              value ->> '$[5][0]', value ->> '$[5][1]', value ->> '$[5][2]', value ->> '$[5][3]',
              coalesce(value ->> '$[5][4]', value ->> 6), value ->> '$[5][5]', ?
@@ -340,7 +341,7 @@ async fn write_log(connection: &mut SqliteConnection, rows: &Rows<'_>, at: i64) 
     if !rows.entries.is_empty() {
         let entries = entry_list(rows);
         query!(
-            "INSERT INTO log (position, channel, kind, uuid, about, edit, sender, timestamp, edited, audience, body, committed)
+            "INSERT OR FAIL INTO log (position, channel, kind, uuid, about, edit, sender, timestamp, edited, audience, body, committed)
              SELECT value ->> 0, channels.id, value ->> 2, unhex(value ->> 3), value ->> 4,
                  value ->> '$[5][0]', value ->> '$[5][1]', value ->> '$[5][2]', value ->> '$[5][3]',
                  coalesce(value ->> '$[5][4]', value ->> 6), value ->> '$[5][5]', ?2
@@ -354,7 +355,7 @@ async fn write_log(connection: &mut SqliteConnection, rows: &Rows<'_>, at: i64) 
     if !rows.inbox.is_empty() {
         let inbox = list(rows.inbox.iter().map(|(user, position)| (user.as_str(), position.0)));
         query!(
-            "INSERT INTO inbox (user, position)
+            "INSERT OR FAIL INTO inbox (user, position)
              SELECT users.id, value ->> 1 FROM jsonb_each(?1) JOIN users ON users.name = value ->> 0",
             inbox
         )
@@ -364,7 +365,7 @@ async fn write_log(connection: &mut SqliteConnection, rows: &Rows<'_>, at: i64) 
     if !rows.inbox_copies.is_empty() {
         let copies = list(rows.inbox_copies.iter().map(|(from, to)| (from.0, to.0)));
         query!(
-            "INSERT INTO inbox (user, position)
+            "INSERT OR FAIL INTO inbox (user, position)
              SELECT inbox.user, value ->> 1 FROM json_each(?1) JOIN inbox ON inbox.position = value ->> 0",
             copies
         )
