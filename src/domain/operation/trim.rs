@@ -7,10 +7,8 @@ use crate::domain::router::{Needs, Router};
 use crate::domain::timestamp::Moment;
 use crate::domain::user::INBOX_SIZE;
 
-/// Entries of channels that go in one go at least, about, where so many are past retention.
+/// Entries of channels, and of inboxes, that go in one go at least, about, where so many are past retention.
 const STEP: usize = 256;
-/// Most inboxes that are trimmed in one go: each takes the stores some statements.
-const INBOXES: usize = 8;
 
 /// Some of the channels and inboxes that hold more than they should are trimmed; the journal asks
 /// for it itself, at the end of its batches, until none is left. What the batch has added is there
@@ -38,10 +36,16 @@ impl Operation for Trim {
                 draft.add(Event::ChannelTrimmed { channel: name.clone(), keep });
             }
         }
-        for name in users.take(INBOXES) {
+        let mut going = 0;
+        for name in users {
+            if going >= most {
+                break;
+            }
             let Some(user) = router.user(name) else { continue };
             if draft.touch(Key::User(name.clone()), Touch::Shared).is_ok() {
-                draft.add(Event::InboxTrimmed { user: name.clone(), keep: user.retained.trimmed(INBOX_SIZE) });
+                let keep = user.retained.trimmed(INBOX_SIZE);
+                going += user.retained.without(keep);
+                draft.add(Event::InboxTrimmed { user: name.clone(), keep });
             }
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! What leaves the log: past retention, past its time, or with its user. Notes how far that goes,
 //! so that no gap is silent.
 
+use std::collections::BTreeMap;
+
 use sqlx::postgres::PgConnection;
 use sqlx::{query, query_scalar};
 
@@ -9,7 +11,8 @@ use crate::domain::history::Retained;
 use crate::domain::names::{ChannelName, Username};
 use crate::domain::position::Position;
 
-/// What goes from a channel: its id; all up to this position, with edits of it; deletions up to this one.
+/// What goes from a channel or an inbox: its id or the user's; all up to this position, with edits of it;
+/// deletions up to this one.
 type Cut = (i64, i64, i64);
 
 /// Drops what is older than the newest entries of each channel, and notes how far that goes.
@@ -133,37 +136,58 @@ pub(super) async fn trim_inboxes(connection: &mut PgConnection, trims: &[(&Usern
     )
     .fetch_all(&mut *connection)
     .await?;
-    for user in users {
-        drop_inbox(connection, user.id, user.messages, user.deletions).await?;
-    }
-    Ok(())
+    let cuts: Vec<Cut> = users.into_iter().map(|user| (user.id, user.messages, user.deletions)).collect();
+    drop_inboxes(connection, &cuts).await
 }
 
-/// Takes all entries up to a position from an inbox, and deletions up to another; notes how far
-/// that goes; and drops from the log what no inbox holds any more.
-async fn drop_inbox(connection: &mut PgConnection, user: i64, all: i64, deletions: i64) -> sqlx::Result<()> {
-    let gone = query_scalar!(
-        r#"DELETE FROM inbox WHERE "user" = $1 AND (position <= $2 OR position IN
-               (SELECT log.edit FROM inbox AS held JOIN log ON log.position = held.position
-                WHERE held."user" = $1 AND held.position <= $2
-                UNION ALL
-                SELECT log.position FROM inbox AS held JOIN log ON log.position = held.position
-                WHERE held."user" = $1 AND held.position <= $3 AND log.kind = 2))
-           RETURNING position"#,
-        user,
-        all,
-        deletions
+/// Takes entries from inboxes, with their edits, and notes how far that goes; and drops from the log what
+/// no inbox holds any more.
+async fn drop_inboxes(connection: &mut PgConnection, cuts: &[Cut]) -> sqlx::Result<()> {
+    let users: Vec<i64> = cuts.iter().map(|(user, ..)| *user).collect();
+    let alls: Vec<i64> = cuts.iter().map(|(_, all, _)| *all).collect();
+    let deletions: Vec<i64> = cuts.iter().map(|(.., deletions)| *deletions).collect();
+    let held = query!(
+        r#"SELECT held."user", held.position, log.edit
+           FROM UNNEST($1::bigint[], $2::bigint[], $3::bigint[]) AS cut (id, all_to, deletions_to)
+           JOIN inbox AS held ON held."user" = cut.id AND held.position <= greatest(cut.all_to, cut.deletions_to)
+           JOIN log ON log.position = held.position
+           WHERE held.position <= cut.all_to OR log.kind = 2"#,
+        &users,
+        &alls,
+        &deletions
     )
     .fetch_all(&mut *connection)
     .await?;
-    let Some(highest) = gone.iter().copied().max() else { return Ok(()) };
-    query!("UPDATE users SET trimmed = greatest(trimmed, $2) WHERE id = $1", user, highest)
-        .execute(&mut *connection)
-        .await?;
+    let edits = held.iter().filter_map(|row| row.edit.map(|edit| (row.user, edit)));
+    let (users, positions): (Vec<i64>, Vec<i64>) = held.iter().map(|row| (row.user, row.position)).chain(edits).unzip();
+    let gone = query!(
+        r#"DELETE FROM inbox USING UNNEST($1::bigint[], $2::bigint[]) AS going (id, position)
+           WHERE inbox."user" = going.id AND inbox.position = going.position
+           RETURNING inbox."user", inbox.position"#,
+        &users,
+        &positions
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut highest: BTreeMap<i64, i64> = BTreeMap::new();
+    for row in &gone {
+        let highest = highest.entry(row.user).or_default();
+        *highest = row.position.max(*highest);
+    }
+    let (users, highest): (Vec<i64>, Vec<i64>) = highest.into_iter().unzip();
+    query!(
+        "UPDATE users SET trimmed = greatest(trimmed, gone.highest)
+         FROM UNNEST($1::bigint[], $2::bigint[]) AS gone (id, highest) WHERE users.id = gone.id",
+        &users,
+        &highest
+    )
+    .execute(&mut *connection)
+    .await?;
+    let positions: Vec<i64> = gone.iter().map(|row| row.position).collect();
     query!(
         "DELETE FROM log WHERE position = ANY($1)
              AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.position = log.position)",
-        &gone
+        &positions
     )
     .execute(&mut *connection)
     .await?;
@@ -176,17 +200,17 @@ pub(super) async fn forget_users(connection: &mut PgConnection, names: &[&str]) 
     let users = query_scalar!("SELECT id FROM users WHERE name = ANY($1)", names as &[&str])
         .fetch_all(&mut *connection)
         .await?;
-    for user in users {
-        drop_inbox(connection, user, i64::MAX, i64::MAX).await?;
-        query!(
-            "INSERT INTO forgotten_users (name, trimmed) SELECT name, trimmed FROM users WHERE id = $1 AND trimmed > 0",
-            user
-        )
-        .execute(&mut *connection)
-        .await?;
-        query!(r#"DELETE FROM memberships WHERE "user" = $1"#, user).execute(&mut *connection).await?;
-        query!("DELETE FROM users WHERE id = $1", user).execute(&mut *connection).await?;
-    }
+    let cuts: Vec<Cut> = users.iter().map(|user| (*user, i64::MAX, i64::MAX)).collect();
+    drop_inboxes(connection, &cuts).await?;
+    query!(
+        "INSERT INTO forgotten_users (name, trimmed)
+         SELECT name, trimmed FROM users WHERE id = ANY($1) AND trimmed > 0",
+        &users
+    )
+    .execute(&mut *connection)
+    .await?;
+    query!(r#"DELETE FROM memberships WHERE "user" = ANY($1)"#, &users).execute(&mut *connection).await?;
+    query!("DELETE FROM users WHERE id = ANY($1)", &users).execute(&mut *connection).await?;
     Ok(())
 }
 

@@ -116,7 +116,11 @@ impl SqliteDatabase {
         writer.close().await?;
         // A statement that writes many rows keeps what it would need to undo itself: not in a file, which
         // would be made and removed with every batch.
-        let writing = options.clone().pragma("temp_store", "MEMORY").pragma("wal_autocheckpoint", CHECKPOINT_PAGES).pragma("cache_size", WRITER_CACHE);
+        let writing = options
+            .clone()
+            .pragma("temp_store", "MEMORY")
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            .pragma("cache_size", WRITER_CACHE);
         let writer = writing.connect().await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)

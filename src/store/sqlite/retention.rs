@@ -8,9 +8,10 @@ use sqlx::{query, query_scalar};
 
 use super::values::list;
 use crate::domain::history::Retained;
-use crate::domain::names::ChannelName;
+use crate::domain::names::{ChannelName, Username};
 
-/// What goes from a channel: its id; all up to this position, with edits of it; deletions up to this one.
+/// What goes from a channel or an inbox: its id or the user's; all up to this position, with edits of it;
+/// deletions up to this one.
 type Cut = (i64, i64, i64);
 
 /// Drops what is older than the newest entries of each channel, and notes how far that goes.
@@ -108,55 +109,72 @@ pub(super) async fn expire_channels(connection: &mut SqliteConnection, expired: 
 }
 
 /// Drops what is older than the newest private entries of each user.
-pub(super) async fn trim_inboxes(connection: &mut SqliteConnection, trims: &str) -> sqlx::Result<()> {
-    let users = query!(
-        r#"SELECT users.id AS "id!: i64", value ->> 1 AS "messages!: i64", value ->> 2 AS "deletions!: i64"
-           FROM json_each(?1) JOIN users ON users.name = value ->> 0"#,
-        trims
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    for keep in users {
-        let user = query!(
-            r#"SELECT ?1 AS "id!: i64",
+pub(super) async fn trim_inboxes(
+    connection: &mut SqliteConnection,
+    trims: &[(&Username, Retained)],
+) -> sqlx::Result<()> {
+    let mut alike: BTreeMap<(u32, u32), Vec<&str>> = BTreeMap::new();
+    for (name, keep) in trims {
+        alike.entry((keep.messages, keep.deletions)).or_default().push(name.as_str());
+    }
+    let mut cuts: Vec<Cut> = Vec::with_capacity(trims.len());
+    for ((messages, deletions), names) in alike {
+        let names = list(names);
+        let found = query!(
+            r#"SELECT id AS "id!: i64",
                    coalesce((SELECT inbox.position FROM inbox JOIN log ON log.position = inbox.position
-                             WHERE inbox.user = ?1 AND log.kind = 0
+                             WHERE inbox.user = users.id AND log.kind = 0
                              ORDER BY inbox.position DESC LIMIT 1 OFFSET ?2), 0) AS "messages!: i64",
                    coalesce((SELECT inbox.position FROM inbox JOIN log ON log.position = inbox.position
-                             WHERE inbox.user = ?1 AND log.kind = 2
-                             ORDER BY inbox.position DESC LIMIT 1 OFFSET ?3), 0) AS "deletions!: i64""#,
-            keep.id,
-            keep.messages,
-            keep.deletions
+                             WHERE inbox.user = users.id AND log.kind = 2
+                             ORDER BY inbox.position DESC LIMIT 1 OFFSET ?3), 0) AS "deletions!: i64"
+               FROM users WHERE name IN (SELECT value FROM json_each(?1))"#,
+            names,
+            messages,
+            deletions
         )
-        .fetch_one(&mut *connection)
+        .fetch_all(&mut *connection)
         .await?;
-        drop_inbox(connection, user.id, user.messages, user.deletions).await?;
+        cuts.extend(found.into_iter().map(|user| (user.id, user.messages, user.deletions)));
     }
-    Ok(())
+    drop_inboxes(connection, &cuts).await
 }
 
-/// Takes all entries up to a position from an inbox, and deletions up to another; notes how far
-/// that goes; and drops from the log what no inbox holds any more.
-async fn drop_inbox(connection: &mut SqliteConnection, user: i64, all: i64, deletions: i64) -> sqlx::Result<()> {
-    let gone = query!(
-        r#"DELETE FROM inbox WHERE user = ?1 AND (position <= ?2 OR position IN
-               (SELECT log.edit FROM inbox AS held JOIN log ON log.position = held.position
-                WHERE held.user = ?1 AND held.position <= ?2
-                UNION ALL
-                SELECT log.position FROM inbox AS held JOIN log ON log.position = held.position
-                WHERE held.user = ?1 AND held.position <= ?3 AND log.kind = 2))
-           RETURNING position AS "position!: i64""#,
-        user,
-        all,
-        deletions
+/// Takes entries from inboxes, with their edits, and notes how far that goes; and drops from the log what
+/// no inbox holds any more.
+async fn drop_inboxes(connection: &mut SqliteConnection, cuts: &[Cut]) -> sqlx::Result<()> {
+    let cuts = list(cuts);
+    let held = query!(
+        r#"SELECT held.user AS "user!: i64", held.position AS "position!: i64", log.edit AS "edit?: i64"
+           FROM json_each(?1) AS cut CROSS JOIN inbox AS held
+               ON held.user = cut.value ->> 0 AND held.position <= max(cut.value ->> 1, cut.value ->> 2)
+           CROSS JOIN log ON log.position = held.position
+           WHERE held.position <= cut.value ->> 1 OR log.kind = 2"#,
+        cuts
     )
     .fetch_all(&mut *connection)
     .await?;
-    let Some(highest) = gone.iter().map(|row| row.position).max() else { return Ok(()) };
-    query!("UPDATE users SET trimmed = max(trimmed, ?2) WHERE id = ?1", user, highest)
-        .execute(&mut *connection)
-        .await?;
+    let edits = held.iter().filter_map(|row| row.edit.map(|edit| (row.user, edit)));
+    let going = list(held.iter().map(|row| (row.user, row.position)).chain(edits));
+    let gone = query!(
+        r#"DELETE FROM inbox WHERE (user, position) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))
+           RETURNING user AS "user!: i64", position AS "position!: i64""#,
+        going
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut highest: BTreeMap<i64, i64> = BTreeMap::new();
+    for row in &gone {
+        let highest = highest.entry(row.user).or_default();
+        *highest = row.position.max(*highest);
+    }
+    let highest = list(highest);
+    query!(
+        "UPDATE users SET trimmed = max(trimmed, value ->> 1) FROM json_each(?1) WHERE users.id = value ->> 0",
+        highest
+    )
+    .execute(&mut *connection)
+    .await?;
     let gone = list(gone.iter().map(|row| row.position));
     query!(
         "DELETE FROM log WHERE position IN (SELECT value FROM json_each(?1))
@@ -171,20 +189,24 @@ async fn drop_inbox(connection: &mut SqliteConnection, user: i64, all: i64, dele
 /// Users go with all they have; where an inbox went, the name stays with how far that goes, for
 /// whoever has the name next.
 pub(super) async fn forget_users(connection: &mut SqliteConnection, names: &str) -> sqlx::Result<()> {
-    let users = query_scalar!("SELECT id FROM users WHERE name IN (SELECT value FROM json_each(?1))", names)
-        .fetch_all(&mut *connection)
-        .await?;
-    for user in users {
-        drop_inbox(connection, user, i64::MAX, i64::MAX).await?;
-        query!(
-            "INSERT INTO forgotten_users (name, trimmed) SELECT name, trimmed FROM users WHERE id = ?1 AND trimmed > 0",
-            user
-        )
+    let users =
+        query_scalar!(r#"SELECT id AS "id!: i64" FROM users WHERE name IN (SELECT value FROM json_each(?1))"#, names)
+            .fetch_all(&mut *connection)
+            .await?;
+    let cuts: Vec<Cut> = users.iter().map(|user| (*user, i64::MAX, i64::MAX)).collect();
+    drop_inboxes(connection, &cuts).await?;
+    let users = list(users);
+    query!(
+        "INSERT INTO forgotten_users (name, trimmed)
+         SELECT name, trimmed FROM users WHERE id IN (SELECT value FROM json_each(?1)) AND trimmed > 0",
+        users
+    )
+    .execute(&mut *connection)
+    .await?;
+    query!("DELETE FROM memberships WHERE user IN (SELECT value FROM json_each(?1))", users)
         .execute(&mut *connection)
         .await?;
-        query!("DELETE FROM memberships WHERE user = ?1", user).execute(&mut *connection).await?;
-        query!("DELETE FROM users WHERE id = ?1", user).execute(&mut *connection).await?;
-    }
+    query!("DELETE FROM users WHERE id IN (SELECT value FROM json_each(?1))", users).execute(&mut *connection).await?;
     Ok(())
 }
 

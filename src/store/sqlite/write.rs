@@ -122,8 +122,7 @@ pub(super) async fn write(writer: &mut SqliteConnection, batch: &Batch) -> sqlx:
         expire_channels(connection, &list(expired)).await?;
     }
     if !rows.trimmed_inboxes.is_empty() {
-        let trims = rows.trimmed_inboxes.iter().map(|(name, keep)| (name.as_str(), keep.messages, keep.deletions));
-        trim_inboxes(connection, &list(trims)).await?;
+        trim_inboxes(connection, &rows.trimmed_inboxes).await?;
     }
     if !rows.forgotten.is_empty() {
         forget_users(connection, &list(rows.forgotten.iter().map(|name| name.as_str()))).await?;
