@@ -20,6 +20,9 @@ const MARKS = {
 /** The colours of all who were ever here, for what they said. */
 const colours = new Map();
 
+/** Whether the user reads the newest of what was said. */
+let isAtEnd = true;
+
 /** What stays as it is: `session` is what the application says at first. */
 export function setUp(session) {
   $("#chat").hidden = false;
@@ -30,6 +33,10 @@ export function setUp(session) {
     radio.ariaLabel = colour;
     $("#colours").append(radio);
   }
+  // Who reads the end goes on reading it, whatever comes and however high the list becomes.
+  const said = $("#said");
+  said.onscroll = () => (isAtEnd = said.scrollHeight - said.scrollTop - said.clientHeight < 40);
+  new ResizeObserver(scrollOn).observe(said);
   // On a narrow screen there is no room for what is beside the conversation, until it is asked for.
   const isWide = matchMedia("(min-width: 56rem)");
   isWide.onchange = () => document.querySelectorAll("aside details").forEach((details) => (details.open = isWide.matches));
@@ -77,16 +84,24 @@ function drawRoom(item, room, isCurrent) {
 // ---- what was said ----
 
 function drawSaid({ me, room, outbox, editing }) {
-  const said = $("#said");
-  const isAtEnd = said.scrollHeight - said.scrollTop - said.clientHeight < 40;
   const letters = outbox.letters.filter((letter) => letter.room === room.name);
   const waiting = letters.map(({ uuid, ...letter }) => ({ key: uuid, user: me, ...letter }));
-  fill(said, [...room.items.values(), ...waiting], ({ key }) => key, newItem, (item, one, before) => {
+  fill($("#said"), [...room.items.values(), ...waiting], ({ key }) => key, newItem, (item, one, before) => {
     if (one.note) return setText(item, one.note);
     drawMessage(item, one, { isMine: one.user === me, isEditing: one.key === editing });
     item.classList.toggle("continued", before?.user === one.user && !(one.at - before.at > 300_000));
   });
-  if (isAtEnd) said.scrollTop = said.scrollHeight;
+  scrollOn();
+}
+
+function scrollOn() {
+  if (isAtEnd) $("#said").scrollTop = $("#said").scrollHeight;
+}
+
+/** Shows the newest of what was said, and keeps to it. */
+export function scrollToEnd() {
+  isAtEnd = true;
+  scrollOn();
 }
 
 function newItem({ note }) {

@@ -1,6 +1,6 @@
 /** Begins: finds out who the user is, and connects what they do on the page with the chat. */
 
-import { $, draw, drawState, setUp } from "./draw.js";
+import { $, draw, drawState, scrollToEnd, setUp } from "./draw.js";
 
 const STOPS_WRITING_MS = 3000;
 
@@ -72,7 +72,7 @@ function enterAddressed(chat) {
   chat.enter(location.hash.slice(1));
   $("#say textarea").value = chat.room.draft;
   grow($("#say textarea"));
-  $("#said").scrollTop = $("#said").scrollHeight;
+  scrollToEnd();
 }
 
 function connectRooms(chat) {
@@ -105,7 +105,7 @@ function connectComposer(chat) {
     grow(area);
     setWriting("");
     if (text) chat.say(text);
-    $("#said").scrollTop = $("#said").scrollHeight;
+    scrollToEnd();
   }
 
   $("#say").onsubmit = (event) => {
