@@ -72,7 +72,8 @@ async fn main() -> anyhow::Result<()> {
         .route("/state", post(change_state))
         .route("/message", post(say).patch(edit).delete(delete))
         .with_state(app);
-    let listener = tokio::net::TcpListener::bind(&address).await.with_context(|| format!("cannot listen at {address}"))?;
+    let listener =
+        tokio::net::TcpListener::bind(&address).await.with_context(|| format!("cannot listen at {address}"))?;
     println!("http://{}", listener.local_addr()?);
     Ok(axum::serve(listener, routes).await?)
 }
@@ -99,7 +100,8 @@ impl FromRequestParts<App> for User {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
         let cookies = SignedCookieJar::from_headers(&parts.headers, app.key.clone());
-        let cookie = cookies.get("user").ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, "Say who you are first."))?;
+        let cookie =
+            cookies.get("user").ok_or_else(|| Refusal::new(StatusCode::UNAUTHORIZED, "Say who you are first."))?;
         Ok(Self(cookie.value().to_owned()))
     }
 }

@@ -58,7 +58,10 @@ export class Chat {
   #listening() {
     return {
       // A new connection id. The histories are for a page that begins: one that was told something goes on from there.
-      connectCallback: (request, { rooms }) => this.#take(rooms, this.#connection.cursor === null),
+      connectCallback: (request, { rooms }) => {
+        this.#take(rooms, this.#connection.cursor === null);
+        this.enter(this.room.name); // where the user has gone meanwhile
+      },
 
       listenOpenedCallback: () => {
         this.state = "connected";
@@ -102,7 +105,7 @@ export class Chat {
     this.#changed();
   }
 
-  /** Presence is not in the log, so replay need not bring all of it: ask who is here. Nor may others know that we stopped writing. */
+  /** Presence is not in the log, and replay need not bring all of it; nor could others be told that we stopped writing. */
   #refresh() {
     for (const name of this.#connection.channels) this.rooms.get(name).askWhoIsHere();
     this.#connection.subscribe(this.#connection.channels);
@@ -117,12 +120,12 @@ export class Chat {
       channelsChangedCallback: (channels) => sessionStorage.setItem("rooms", JSON.stringify(channels)),
       subscribeCallback: (request, { rooms }) => this.#take(rooms, false),
       subscribeErrorCallback: (request, data) => {
-        for (const room of this.rooms.values()) room.keepPeople();
+        for (const room of this.rooms.values()) room.doWithout();
         if (!this.room.isEntered) this.enter(this.#connection.channels[0]);
         tellWhy(request, data);
       },
       unsubscribeCallback: (request, { channels }) => {
-        for (const room of this.rooms.values()) if (!channels.includes(room.name)) room.leave();
+        for (const room of this.rooms.values()) if (!channels.includes(room.name)) room.forget();
         this.enter(channels[0]);
       },
       unsubscribeErrorCallback: tellWhy,
@@ -162,10 +165,14 @@ export class Chat {
 
   /** Looks at a room, and goes in if need be. */
   enter(name) {
+    if (name !== this.room.name) this.editing = null;
     this.room = this.rooms.get(name) ?? this.room;
-    this.room.unread = 0;
-    this.editing = null;
-    if (this.#connection.connectionId !== null && !this.room.isEntered) this.#connection.subscribe([this.room.name]);
+    if (!document.hidden) this.room.unread = 0;
+    if (this.#connection.connectionId !== null && !this.room.isEntered && !this.room.isEntering) {
+      this.room.forget();
+      this.room.isEntering = true;
+      this.#connection.subscribe([this.room.name]);
+    }
     this.#changed();
   }
 

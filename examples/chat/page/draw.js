@@ -39,7 +39,9 @@ export function setUp(session) {
   new ResizeObserver(scrollOn).observe(said);
   // On a narrow screen there is no room for what is beside the conversation, until it is asked for.
   const isWide = matchMedia("(min-width: 56rem)");
-  isWide.onchange = () => document.querySelectorAll("aside details").forEach((details) => (details.open = isWide.matches));
+  isWide.onchange = () => {
+    for (const details of document.querySelectorAll("aside details")) details.open = isWide.matches;
+  };
   isWide.onchange();
 }
 
@@ -75,7 +77,7 @@ function drawRoom(item, room, isCurrent) {
   const link = $("a", item);
   link.href = `#${room.name}`;
   link.title = room.about;
-  link.toggleAttribute("aria-current", isCurrent);
+  link.setAttribute("aria-current", isCurrent ? "page" : "false");
   link.classList.toggle("entered", room.isEntered);
   setText($("span", item), room.name);
   setText($("b", item), room.unread > 0 ? String(room.unread) : "");
@@ -115,7 +117,8 @@ function drawMessage(item, { user, text, at, isEdited, isMissed, state, reason }
   setPerson(item, user);
   setText($("time", item), at?.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) ?? "");
   $("time", item).title = at?.toLocaleString() ?? "";
-  setText($(".mark", item), [MARKS[state], reason, isEdited && "edited", isMissed && "missed"].filter(Boolean).join(" · "));
+  const marks = [MARKS[state], reason, isEdited && "edited", isMissed && "missed"];
+  setText($(".mark", item), marks.filter(Boolean).join(" · "));
   setText($(".text", item), text);
   item.classList.toggle("missed", isMissed === true);
   item.dataset.state = state ?? "said";
@@ -141,7 +144,8 @@ function drawPeople({ me, room }) {
     setText($(".status", item), state?.status ?? "");
   });
   const writing = people.filter(([name, state]) => name !== me && state?.typing === room.name).map(([name]) => name);
-  setText($("#typing"), writing.length > 0 ? `${writing.join(", ")} ${writing.length > 1 ? "are" : "is"} writing …` : "");
+  const are = writing.length > 1 ? "are" : "is";
+  setText($("#typing"), writing.length > 0 ? `${writing.join(", ")} ${are} writing …` : "");
 }
 
 /** Shows the user's own state where they change it, unless they are just doing so. */

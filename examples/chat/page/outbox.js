@@ -1,13 +1,13 @@
 /**
  * What the user has said and the page was not shown yet. It is sent one by one, in order, and again until the application
- * says that it is kept. Each has a uuid of ours, by which the push server knows what it has already: to ask twice does no harm.
+ * says that it is kept. Each has a uuid of ours, by which the push server knows what it has: asking twice does no harm.
  */
 
 const RETRY_MS = 2000;
 const KEY = "outbox"; // in the storage of this tab, which outlives a reload
 
 export class Outbox {
-  /** `{uuid, room, text, state}`: "waiting", "sending", "kept" (but not shown yet), or "refused", and then the `reason`. */
+  /** `{uuid, room, text, state}`: "waiting", "sending", "kept" but not shown yet, or "refused" with a `reason`. */
   letters;
   /** Nothing is sent while this is so. */
   isPaused = false;
@@ -18,7 +18,10 @@ export class Outbox {
   #changed;
   #retry;
 
-  /** `send(letter)` asks the application, and has `accepted`, `refused` or `failed` called; `changed()` is called when something is new. */
+  /**
+   * `send(letter)` asks the application, and has `accepted`, `refused` or `failed` called; `changed()` is called when there
+   * is something new.
+   */
   constructor(send, changed) {
     this.#send = send;
     this.#changed = changed;

@@ -8,6 +8,8 @@ export class Room {
   unread = 0;
   /** What the user was about to say here. */
   draft = "";
+  /** Whether the application is being asked to let us in. */
+  isEntering = false;
 
   #me;
   /** Whether something that was said here cannot be replayed. */
@@ -31,6 +33,7 @@ export class Room {
   setHistory(history) {
     const known = this.items;
     const wasShown = this.#knowsWhatWasSaid;
+    this.isEntering = false;
     this.items = new Map();
     this.#knowsWhatWasSaid = true;
     for (const event of history) {
@@ -53,10 +56,11 @@ export class Room {
     this.#knowsWhoIsHere = false;
   }
 
-  /** Nobody could say: what is known has to do. */
-  keepPeople() {
-    this.#knowsWhoIsHere = true;
-    this.#goOn();
+  /** The application gave no answer: what is known has to do. */
+  doWithout() {
+    this.isEntering = false;
+    this.#knowsWhoIsHere = this.isEntered;
+    if (this.isEntered) this.#goOn();
   }
 
   /** The history that comes next has a hole before what is new in there. */
@@ -64,11 +68,13 @@ export class Room {
     this.#hasGap = true;
   }
 
-  leave() {
+  /** Knows nothing of the room: it was left, or is about to be entered. */
+  forget() {
     this.items.clear();
     this.people.clear();
     this.unread = 0;
-    this.#knowsWhatWasSaid = this.#knowsWhoIsHere = false;
+    this.#waiting = [];
+    this.#hasGap = this.#knowsWhatWasSaid = this.#knowsWhoIsHere = false;
   }
 
   /** Takes events in their order. `wasAway`: those that are caught up with were missed. */
@@ -115,8 +121,8 @@ export class Room {
   }
 
   #show({ uuid, user, message, timestamp, edited }, isMissed) {
-    const said = { key: uuid, user, text: message.text, at: new Date(`${timestamp}Z`), isEdited: edited !== null, isMissed };
-    this.items.set(uuid, said);
+    const at = new Date(`${timestamp}Z`);
+    this.items.set(uuid, { key: uuid, user, text: message.text, at, isEdited: edited !== null, isMissed });
   }
 
   #sayGap() {
@@ -132,10 +138,10 @@ export class Room {
 
 /** "2 messages, 1 change" */
 function summary(events) {
-  const kinds = { message: ["message", "messages"], "message:edit": ["change", "changes"], "message:delete": ["deletion", "deletions"] };
-  const parts = Object.entries(kinds).map(([kind, [one, many]]) => {
+  const nouns = { message: "message", "message:edit": "change", "message:delete": "deletion" };
+  const parts = Object.entries(nouns).map(([kind, noun]) => {
     const count = events.filter(({ type }) => type === kind).length;
-    return count > 0 ? `${count} ${count === 1 ? one : many}` : "";
+    return count > 0 && `${count} ${noun}${count > 1 ? "s" : ""}`;
   });
   return parts.filter(Boolean).join(", ");
 }
