@@ -39,8 +39,9 @@ async function person(name, options) {
   return person;
 }
 
-test("nobody comes in without a name", async () => {
+test("nobody comes in without a name", async (t) => {
   const context = await browser.newContext({ baseURL: chat.url });
+  t.after(() => context.close());
   const page = await context.newPage();
   await page.goto("/");
   assert.equal((await page.request.post("/connect", { data: { channels: ["lobby"] } })).status(), 401);
@@ -49,10 +50,10 @@ test("nobody comes in without a name", async () => {
   await becomes(() => page.textContent("#notice"), "A name has 1 to 40 characters.");
   await page.fill("#sign-in input", " Zoe ");
   await page.press("#sign-in input", "Enter");
+  await page.waitForSelector("#connection[data-is=connected]");
   await becomes(() => page.locator("#people .name").allTextContents(), ["Zoe"]);
   await page.click("#sign-out");
   await page.waitForSelector("#sign-in:visible");
-  await context.close();
 });
 
 test("two persons talk in two rooms, and see each other come and go", async () => {
