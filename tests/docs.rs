@@ -55,7 +55,17 @@ fn the_configuration_page_is_up_to_date() {
 
 /// The pages whose links are checked, from the root of the repository.
 fn pages() -> Vec<PathBuf> {
-    let mut pages: Vec<PathBuf> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(PathBuf::from).into();
+    let mut pages: Vec<PathBuf> = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "clients/js/README.md",
+        "examples/README.md",
+        "examples/chat/README.md",
+        "examples/notifications/README.md",
+    ]
+    .map(PathBuf::from)
+    .into();
     for entry in fs::read_dir(root().join("docs")).unwrap() {
         let name = PathBuf::from(entry.unwrap().file_name());
         if name.extension().is_some_and(|extension| extension == "md") {

@@ -35,14 +35,16 @@ def ask(path, body):
 
 class App(BaseHTTPRequestHandler):
     def do_GET(self):
-        self.answer("text/html; charset=utf-8", PAGE.read_bytes())
+        page = PAGE.read_text("utf-8").replace("{{push_server}}", PUSH_SERVER)
+        self.answer("text/html; charset=utf-8", page.encode())
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
         if self.path == "/push":
-            # Your application knows from its session who this is. The browser gets no more than it needs.
+            # Your application knows from its session who this is. The browser gets no more than it needs: with what it
+            # may listen, and from where on. An empty cursor is the beginning, for a page that shows nothing yet.
             connected = ask("/connect", {"username": "ann"})
-            self.answer_json({"server": PUSH_SERVER, "conn_id": connected["conn_id"]})
+            self.answer_json({"conn_id": connected["conn_id"], "cursor": ""})
         elif self.path == "/notify":
             # A private message: Ann gets it wherever she is, also later.
             self.answer_json(ask("/message", [{"user": "shop", "pm_users": ["ann"], "message": {"text": body}}]))
