@@ -4,6 +4,7 @@
 pub mod domain;
 
 pub mod json;
+pub mod metrics;
 
 pub mod clock;
 pub mod config;

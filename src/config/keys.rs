@@ -285,7 +285,7 @@ in a loop. 0: no limit.",
         accepts: Accepts::SecretWords("1 to 1024 ASCII letters, digits and signs without blanks"),
         explanation: "\
 Lets a monitoring system read /metrics with the header `Authorization: Bearer <metrics_token>`.
-Empty: only with a signature or an admin session. In this release without effect.",
+Empty: only with a signature or an admin session, so that figures are not for everybody.",
     },
 ];
 

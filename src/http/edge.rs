@@ -46,7 +46,7 @@ impl Edge {
 
     /// Answers one request. `peer`: who sent it.
     pub async fn answer(&self, mut request: Request, peer: SocketAddr) -> Response {
-        let started = enabled!(Level::DEBUG).then(Instant::now);
+        let started = Instant::now();
         // What the answer depends on, beside the handler: clones share the request's memory.
         let method = request.method().clone();
         let [origin, accept] = [header::ORIGIN, header::ACCEPT].map(|name| request.headers().get(name).cloned());
@@ -63,8 +63,10 @@ impl Edge {
             add_cors(&self.state.config, origin.as_ref(), response.headers_mut());
         }
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if let Some(started) = started {
-            let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
+        let took = started.elapsed();
+        self.state.requests.note(path, response.status(), took);
+        if enabled!(Level::DEBUG) {
+            let milliseconds = took.as_secs_f64() * 1000.0;
             debug!(%method, path, status = response.status().as_u16(), milliseconds, %peer, "answered");
         }
         response

@@ -9,7 +9,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use parking_lot::RwLock;
 
-use super::admin::{alive, not_ready};
+use super::admin::{alive, not_ready, standby_metrics};
 use super::edge::{Edge, add_cors};
 use super::error::ApiError;
 use super::state::AppState;
@@ -71,6 +71,7 @@ impl Front {
         let mut response = match request.uri().path() {
             "/healthz" => alive().into_response(),
             "/readyz" => not_ready(STANDBY).into_response(),
+            "/metrics" => standby_metrics(&self.config, request.headers()).into_response(),
             _ => ApiError::Unavailable("This server stands by.").into_response(),
         };
         add_cors(&self.config, request.headers().get(header::ORIGIN), response.headers_mut());

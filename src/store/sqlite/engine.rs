@@ -464,6 +464,16 @@ impl Store for SqliteStore {
         names.iter().map(|name| username(name).map_err(classify)).collect()
     }
 
+    async fn size(&self) -> Result<u64, StoreError> {
+        let file = self.writing.get_filename();
+        let mut log = file.as_os_str().to_owned();
+        log.push("-wal");
+        let bytes = async |path: &Path| tokio::fs::metadata(path).await.map(|metadata| metadata.len());
+        let database = bytes(file).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        // There is none before the first write.
+        Ok(database + bytes(Path::new(&log)).await.unwrap_or(0))
+    }
+
     async fn totals(&self) -> Result<StoreTotals, StoreError> {
         let row = query!(
             r#"SELECT (SELECT count(*) FROM channels WHERE deleted IS NULL) AS "channels!: i64",
