@@ -151,6 +151,13 @@ or X-Scheme: that of the request.",
 What to log: CRITICAL, ERROR, WARNING, INFO, DEBUG or TRACE. CRITICAL is the same as ERROR.",
     },
     Key {
+        name: "log_format",
+        default: "text",
+        accepts: Accepts::Words("`text` or `json`"),
+        explanation: "\
+text: lines for people. json: a JSON object a line, for what collects logs.",
+    },
+    Key {
         name: "database_url",
         default: "sqlite://channelstream.db",
         accepts: Accepts::SecretWords("an address that begins with `sqlite:` or `postgres://`"),

@@ -12,6 +12,7 @@ mod links;
 mod listen;
 pub mod patience;
 mod query;
+mod request_id;
 pub mod requests;
 pub mod state;
 
