@@ -13,7 +13,7 @@ use crate::config::{Config, Loaded, make_config};
 use crate::copy::{Meter, copy};
 use crate::signature::Signer;
 use crate::store;
-use crate::telemetry;
+use crate::telemetry::Log;
 
 /// A push server that stands beside a web application.
 ///
@@ -95,7 +95,7 @@ fn load(file: &File) -> anyhow::Result<Loaded> {
 
 fn serve(file: &File) -> anyhow::Result<()> {
     let Loaded { config, warnings } = load(file)?;
-    telemetry::start(config.log_level);
+    let _log = Log::start(config.log_level, config.log_format);
     for warning in warnings {
         warn!("{warning}");
     }

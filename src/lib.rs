@@ -4,6 +4,7 @@
 pub mod domain;
 
 pub mod json;
+pub mod metrics;
 
 pub mod clock;
 pub mod config;
@@ -11,10 +12,10 @@ pub mod lock;
 pub mod progress;
 pub mod signature;
 pub mod store;
-pub mod telemetry;
 pub mod wire;
 
 pub mod piece;
+pub mod telemetry;
 
 pub mod outlet;
 

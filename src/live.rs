@@ -105,7 +105,7 @@ pub struct Live {
     beats: Beats,
     /// Tails that are to reach further back, and who waits for them.
     wanted: IndexMap<Place, Vec<oneshot::Sender<()>>>,
-    replay_reads: u64,
+    deliveries: u64,
 }
 
 impl Live {
@@ -124,7 +124,7 @@ impl Live {
             visitors: Visitors::new(),
             beats: Beats::default(),
             wanted: IndexMap::new(),
-            replay_reads: 0,
+            deliveries: 0,
         }
     }
 
@@ -278,14 +278,15 @@ impl Live {
                 if let Some(channel) = self.router.channel(&channel) {
                     let listeners = channel.members.listeners();
                     let others = listeners.filter(|listener| except.binary_search(listener).is_err());
-                    push(&self.mailboxes, &mut self.wake, others, &piece, self.max_queue_bytes);
+                    self.deliveries += push(&self.mailboxes, &mut self.wake, others, &piece, self.max_queue_bytes);
                 }
             }
             Recipients::Only(listeners) => {
                 self.close_run();
                 if !listeners.is_empty() {
                     let piece = self.piece_of(frame, tick);
-                    push(&self.mailboxes, &mut self.wake, listeners.into_iter(), &piece, self.max_queue_bytes);
+                    self.deliveries +=
+                        push(&self.mailboxes, &mut self.wake, listeners.into_iter(), &piece, self.max_queue_bytes);
                 }
             }
         }
@@ -337,7 +338,8 @@ impl Live {
     /// Puts a piece before all who listen in a channel.
     fn send(&mut self, channel: &ChannelName, piece: &Arc<Piece>) {
         if let Some(channel) = self.router.channel(channel) {
-            push(&self.mailboxes, &mut self.wake, channel.members.listeners(), piece, self.max_queue_bytes);
+            self.deliveries +=
+                push(&self.mailboxes, &mut self.wake, channel.members.listeners(), piece, self.max_queue_bytes);
         }
     }
 
@@ -379,17 +381,12 @@ impl Live {
         tails
     }
 
-    /// The store was asked for what listeners have missed.
-    pub fn count_replay_read(&mut self) {
-        self.replay_reads += 1;
-    }
-
-    /// How often the store was asked for what listeners have missed.
-    pub fn replay_reads(&self) -> u64 {
-        self.replay_reads
-    }
-
     // Listeners.
+
+    /// How many frames were put before listeners, counted once for each of them.
+    pub fn deliveries(&self) -> u64 {
+        self.deliveries
+    }
 
     /// How many listen.
     pub fn listener_count(&self) -> usize {
@@ -489,17 +486,21 @@ fn changes_listeners(event: &Event) -> bool {
     )
 }
 
+/// Puts a piece into mailboxes; how many frames that are, counted once for each listener.
 fn push(
     mailboxes: &Slab<Arc<Mailbox>>,
     wake: &mut Wake,
     listeners: impl Iterator<Item = ListenerId>,
     piece: &Arc<Piece>,
     max_bytes: usize,
-) {
+) -> u64 {
+    let mut count = 0;
     for listener in listeners {
         let Some(mailbox) = mailboxes.get(listener.0 as usize) else { continue };
         wake.add(mailbox.push(piece, max_bytes));
+        count += 1;
     }
+    count * u64::from(piece.frames)
 }
 
 #[cfg(test)]

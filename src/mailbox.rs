@@ -29,6 +29,19 @@ pub enum Closing {
     GoingAway,
 }
 
+impl Closing {
+    /// Its name in figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Unknown => "unknown",
+            Self::Replaced => "replaced",
+            Self::Slow => "slow",
+            Self::GoingAway => "going_away",
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Queue {
     pieces: Pieces,
@@ -213,6 +226,12 @@ impl Mailbox {
         }
         queue.overflow = Overflow::Closes;
         true
+    }
+
+    /// How many pieces wait, and about how many bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        let queue = self.queue.lock();
+        (queue.pieces.len(), queue.bytes)
     }
 
     /// Whether it was closed.

@@ -23,6 +23,8 @@ pub struct Piece {
     message: Bytes,
     /// Bytes of the head.
     head: usize,
+    /// How many elements the array has.
+    pub frames: u32,
     /// The array as a server-sent event, once somebody wants it.
     event: OnceLock<Bytes>,
     /// The place of its last frame.
@@ -45,7 +47,7 @@ impl Piece {
 
     /// A JSON array that is written already.
     pub fn new(array: &str, tick: Tick, position: Option<Position>) -> Arc<Self> {
-        let mut draft = PieceDraft { bytes: vec![0; HEAD_ROOM], position };
+        let mut draft = PieceDraft { bytes: vec![0; HEAD_ROOM], frames: 1, position };
         draft.bytes.extend_from_slice(array.as_bytes());
         draft.seal(tick)
     }
@@ -90,6 +92,7 @@ fn event(array: &[u8], id: Option<&Cursor>) -> Vec<u8> {
 pub struct PieceDraft {
     /// Room for the head, then the array without its end.
     bytes: Vec<u8>,
+    frames: u32,
     position: Option<Position>,
 }
 
@@ -99,7 +102,7 @@ impl PieceDraft {
         let mut bytes = vec![0; HEAD_ROOM];
         bytes.push(b'[');
         frame::write(frame, catchup, epoch, &mut bytes);
-        Self { bytes, position: frame.position() }
+        Self { bytes, frames: 1, position: frame.position() }
     }
 
     /// Adds a frame. If that would make it too large, it begins anew with this frame and what it
@@ -109,6 +112,7 @@ impl PieceDraft {
         self.bytes.push(b',');
         frame::write(frame, catchup, epoch, &mut self.bytes);
         if self.bytes.len() <= MAX_PIECE_BYTES {
+            self.frames += 1;
             self.position = frame.position().or(self.position);
             return None;
         }
@@ -129,7 +133,7 @@ impl PieceDraft {
         let start = HEAD_ROOM - head;
         header.format(array, &mut &mut self.bytes[start..HEAD_ROOM]).expect("there is room for it");
         let message = Bytes::from(self.bytes).slice(start..);
-        Arc::new(Piece { message, head, event: OnceLock::new(), tick, position: self.position })
+        Arc::new(Piece { message, head, frames: self.frames, event: OnceLock::new(), tick, position: self.position })
     }
 }
 

@@ -15,8 +15,8 @@ use crate::domain::position::Position;
 use crate::domain::tails::TailLimits;
 use crate::http::edge::Edge;
 use crate::http::front::Front;
-use crate::http::routes;
 use crate::http::state::AppState;
+use crate::http::{PATHS, routes};
 use crate::hub::{Hub, HubOptions};
 use crate::store::{Database, StoreError};
 use crate::{heartbeat, sweeper};
@@ -99,7 +99,7 @@ impl Tenure {
         // Also for those who are sent away at the end.
         tokio::spawn(heartbeat::run(Arc::downgrade(&hub), self.config.heartbeat_interval));
         let sweeping = tokio::spawn(sweeper::run(hub.clone(), self.config.forget_users_after));
-        let state = AppState::new(hub, Config::clone(&self.config));
+        let state = AppState::new(hub, Config::clone(&self.config), &PATHS);
         self.front.serve(Edge::new(state.clone(), routes(state.clone())));
         Ok(Some(Reign { state, sweeping }))
     }

@@ -19,8 +19,6 @@ The file is read as Python's `configparser` reads it: comments have lines of the
 value may go on in lines that begin with blanks, `%%` means `%`. An unknown key, a key given twice, or a value that does
 not fit stops the start with a sentence that names the place. Changes count from the next start.
 
-One key is read and checked but has no effect in this release: `metrics_token`.
-
 This page is made from the table in `src/config/keys.rs`; `UPDATE_DOCS=1 cargo test --test docs`
 writes it anew.
 
@@ -167,6 +165,13 @@ fn routes() -> BTreeMap<String, BTreeSet<&'static str>> {
     }
     assert!(routes.len() > 10 && routes["/message"].len() == 3, "the route table is where it is looked for");
     routes
+}
+
+#[test]
+fn requests_are_counted_for_every_route() {
+    let mut counted: BTreeSet<&str> = channelstream::http::PATHS.into();
+    assert!(counted.remove("/static/{*file}"));
+    assert_eq!(counted, routes().keys().map(String::as_str).collect(), "PATHS (left) and the route table (right)");
 }
 
 #[test]

@@ -23,7 +23,7 @@ use channelstream::domain::state::{PublicKeys, UserState};
 use channelstream::domain::tails::TailLimits;
 use channelstream::domain::user::FloorAt;
 use channelstream::domain::view::InfoOptions;
-use channelstream::hub::{Backlog, Hub, HubOptions, Listener};
+use channelstream::hub::{Backlog, Hub, HubOptions, Listener, Transport};
 use channelstream::mailbox::Mail;
 use channelstream::store::{self, Synchronous};
 use futures_util::FutureExt;
@@ -289,7 +289,7 @@ impl Ground {
 
     /// Opens a connection; what it missed is not read yet.
     fn listen(&self, id: ConnectionId, since: &Since) -> (Listener, Backlog) {
-        self.hub().listen(id, Some(since), false).expect("a connection to listen on")
+        self.hub().listen(id, Some(since), Transport::LongPoll).expect("a connection to listen on")
     }
 
     fn after(&self, position: u64) -> Since {

@@ -23,7 +23,7 @@ use channelstream::domain::tail::{Place, TailPart};
 use channelstream::domain::tails::TailLimits;
 use channelstream::domain::user::User;
 use channelstream::domain::view::InfoOptions;
-use channelstream::hub::{Hub, HubOptions};
+use channelstream::hub::{Hub, HubOptions, Transport};
 use channelstream::journal::Failure;
 use channelstream::mailbox::Mail;
 use channelstream::store::{
@@ -155,6 +155,10 @@ impl Store for Dawdling {
 
     async fn idle_users(&self, since: NaiveDateTime, limit: u32) -> Result<Vec<Username>, StoreError> {
         self.store.idle_users(since, limit).await
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        self.store.size().await
     }
 
     async fn totals(&self) -> Result<StoreTotals, StoreError> {
@@ -371,7 +375,8 @@ async fn listen(hub: Arc<Hub>, id: ConnectionId, mut random: Random, quiet: Arc<
     let mut is_last = false;
     while !is_last {
         is_last = quiet.load(Ordering::Relaxed);
-        let (listener, mut backlog) = hub.listen(id, Some(&knowing.since()), false).expect("a connection");
+        let (listener, mut backlog) =
+            hub.listen(id, Some(&knowing.since()), Transport::LongPoll).expect("a connection");
         if random.below(2) == 0 {
             tokio::time::sleep(Duration::from_micros(random.below(3_000))).await;
         }

@@ -151,6 +151,13 @@ or X-Scheme: that of the request.",
 What to log: CRITICAL, ERROR, WARNING, INFO, DEBUG or TRACE. CRITICAL is the same as ERROR.",
     },
     Key {
+        name: "log_format",
+        default: "text",
+        accepts: Accepts::Words("`text` or `json`"),
+        explanation: "\
+text: lines for people. json: a JSON object a line, for what collects logs.",
+    },
+    Key {
         name: "database_url",
         default: "sqlite://channelstream.db",
         accepts: Accepts::SecretWords("an address that begins with `sqlite:` or `postgres://`"),
@@ -285,7 +292,7 @@ in a loop. 0: no limit.",
         accepts: Accepts::SecretWords("1 to 1024 ASCII letters, digits and signs without blanks"),
         explanation: "\
 Lets a monitoring system read /metrics with the header `Authorization: Bearer <metrics_token>`.
-Empty: only with a signature or an admin session. In this release without effect.",
+Empty: only with a signature or an admin session, so that figures are not for everybody.",
     },
 ];
 

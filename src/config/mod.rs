@@ -60,6 +60,8 @@ pub struct Config {
     pub debug: bool,
     /// The least severe level that is logged, at least `DEBUG` with `debug`.
     pub log_level: Level,
+    /// What a line of the log looks like.
+    pub log_format: LogFormat,
     /// Where the store is.
     pub database_url: DatabaseUrl,
     /// How much SQLite waits for the disk.
@@ -113,6 +115,15 @@ impl Scheme {
             Scheme::Https => "https",
         }
     }
+}
+
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object.
+    Json,
 }
 
 /// How much SQLite waits for the disk.
@@ -194,6 +205,11 @@ impl Config {
             })?,
             debug,
             log_level: if debug { log_level.max(Level::DEBUG) } else { log_level },
+            log_format: written.value("log_format", |text, _| match text.to_ascii_lowercase().as_str() {
+                "text" => Some(LogFormat::Text),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            })?,
             database_url: written.value("database_url", |text, _| text.parse().ok())?,
             sqlite_synchronous: written.value("sqlite_synchronous", |text, _| {
                 match text.to_ascii_lowercase().as_str() {

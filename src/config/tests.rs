@@ -56,7 +56,7 @@ fn defaults_mean_what_they_should() {
     assert!(config.allow_cors.allows(None));
     assert_eq!((config.cookie_secret, config.http_scheme, config.metrics_token), (None, None, None));
     assert_eq!((config.validate_requests, config.enforce_https, config.debug), (true, false, false));
-    assert_eq!(config.log_level, Level::INFO);
+    assert_eq!((config.log_level, config.log_format), (Level::INFO, LogFormat::Text));
     assert_eq!(config.database_url.as_str(), "sqlite://channelstream.db");
     assert_eq!(config.sqlite_synchronous, SqliteSynchronous::Full);
     assert_eq!(config.gc_conns_after, Duration::from_secs(15));

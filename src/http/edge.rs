@@ -20,6 +20,7 @@ use tracing::{Level, debug, enabled, error};
 use super::auth::{Caller, Credentials, credentials};
 use super::error::{ApiError, render_page};
 use super::links::{is_https, script_name};
+use super::request_id::{REQUEST_ID, request_id};
 use super::state::AppState;
 use crate::config::Config;
 
@@ -46,10 +47,11 @@ impl Edge {
 
     /// Answers one request. `peer`: who sent it.
     pub async fn answer(&self, mut request: Request, peer: SocketAddr) -> Response {
-        let started = enabled!(Level::DEBUG).then(Instant::now);
+        let started = Instant::now();
         // What the answer depends on, beside the handler: clones share the request's memory.
         let method = request.method().clone();
-        let [origin, accept] = [header::ORIGIN, header::ACCEPT].map(|name| request.headers().get(name).cloned());
+        let [origin, accept, id] =
+            [header::ORIGIN, header::ACCEPT, REQUEST_ID].map(|name| request.headers().get(name).cloned());
         let (uri, response) = match own_path(request.uri(), request.headers()) {
             Ok(uri) => {
                 *request.uri_mut() = uri.clone();
@@ -63,9 +65,12 @@ impl Edge {
             add_cors(&self.state.config, origin.as_ref(), response.headers_mut());
         }
         response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        if let Some(started) = started {
-            let milliseconds = started.elapsed().as_secs_f64() * 1000.0;
-            debug!(%method, path, status = response.status().as_u16(), milliseconds, %peer, "answered");
+        let took = started.elapsed();
+        self.state.requests.note(path, response.status(), took);
+        if enabled!(Level::DEBUG) {
+            let milliseconds = took.as_secs_f64() * 1000.0;
+            let id = id.as_ref().and_then(|id| id.to_str().ok());
+            debug!(request_id = id, %method, path, status = response.status().as_u16(), milliseconds, %peer, "answered");
         }
         response
     }
@@ -78,18 +83,19 @@ impl Edge {
         if request.method() == Method::OPTIONS {
             return preflight(request.uri().path(), credentials);
         }
+        let id = request_id(request.headers()).to_owned();
         request.extensions_mut().insert(Caller { peer, credentials });
         match AssertUnwindSafe(self.routes.clone().oneshot(request)).catch_unwind().await {
             Ok(Ok(response)) => Ok(response),
-            Err(cause) => Err(panicked(&*cause)),
+            Err(cause) => Err(panicked(&*cause, &id)),
         }
     }
 }
 
 /// A handler panicked: its request is answered all the same, and nobody else notices.
-fn panicked(cause: &(dyn Any + Send)) -> ApiError {
+fn panicked(cause: &(dyn Any + Send), request_id: &str) -> ApiError {
     let text = cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
-    error!(panic = text.unwrap_or("unknown"), "a handler panicked");
+    error!(request_id, panic = text.unwrap_or("unknown"), "a handler panicked");
     ApiError::Panicked
 }
 

@@ -9,9 +9,10 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use parking_lot::RwLock;
 
-use super::admin::{alive, not_ready};
+use super::admin::{alive, not_ready, standby_metrics};
 use super::edge::{Edge, add_cors};
 use super::error::ApiError;
+use super::request_id::{REQUEST_ID, identify};
 use super::state::AppState;
 use crate::config::Config;
 
@@ -59,18 +60,22 @@ impl Front {
     }
 
     /// Answers one request. `peer`: who sent it.
-    pub async fn answer(&self, request: Request, peer: SocketAddr) -> Response {
+    pub async fn answer(&self, mut request: Request, peer: SocketAddr) -> Response {
+        let id = identify(request.headers_mut());
         let edge = self.edge.read().clone();
-        match edge {
+        let mut response = match edge {
             Some(edge) => edge.answer(request, peer).await,
             None => self.decline(&request),
-        }
+        };
+        response.headers_mut().insert(REQUEST_ID, id);
+        response
     }
 
     fn decline(&self, request: &Request) -> Response {
         let mut response = match request.uri().path() {
             "/healthz" => alive().into_response(),
             "/readyz" => not_ready(STANDBY).into_response(),
+            "/metrics" => standby_metrics(&self.config, request.headers()).into_response(),
             _ => ApiError::Unavailable("This server stands by.").into_response(),
         };
         add_cors(&self.config, request.headers().get(header::ORIGIN), response.headers_mut());

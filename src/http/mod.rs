@@ -12,6 +12,8 @@ mod links;
 mod listen;
 pub mod patience;
 mod query;
+mod request_id;
+pub mod requests;
 pub mod state;
 
 use axum::extract::Request;
@@ -28,6 +30,34 @@ const EVERY: MethodFilter = MethodFilter::GET
     .or(MethodFilter::PUT)
     .or(MethodFilter::PATCH)
     .or(MethodFilter::DELETE);
+
+/// The paths of all routes, for counting: `tests/docs.rs` compares.
+pub const PATHS: [&str; 24] = [
+    "/connect",
+    "/subscribe",
+    "/unsubscribe",
+    "/user_state",
+    "/message",
+    "/channel_config",
+    "/info",
+    "/history",
+    "/user",
+    "/channel",
+    "/ws",
+    "/listen",
+    "/sse",
+    "/disconnect",
+    "/admin",
+    "/admin/sign_in",
+    "/admin/sign_out",
+    "/admin/admin.json",
+    "/openapi.json",
+    "/api-explorer",
+    "/static/{*file}",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+];
 
 /// All routes. Other methods on these paths, and other paths, are not found.
 pub fn routes(state: AppState) -> axum::Router {
@@ -59,6 +89,7 @@ pub fn routes(state: AppState) -> axum::Router {
         // operators
         .route("/healthz", get(Open(admin::healthz)))
         .route("/readyz", get(Open(admin::readyz)))
+        .route("/metrics", get(Open(admin::metrics)))
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
         .with_state(state)

@@ -7,6 +7,7 @@ use axum_extra::extract::cookie::Key;
 use sha2::{Digest, Sha512};
 use uuid::Uuid;
 
+use super::requests::Requests;
 use crate::config::Config;
 use crate::hub::Hub;
 use crate::signature::Signer;
@@ -23,6 +24,8 @@ pub struct Shared {
     pub config: Config,
     /// Checks back ends' signatures.
     pub signer: Signer,
+    /// Counts requests.
+    pub requests: Requests,
     /// Signs session cookies.
     cookie_key: Key,
     /// Whether the server is going down.
@@ -30,8 +33,9 @@ pub struct Shared {
 }
 
 impl AppState {
-    /// Without a cookie secret in the configuration, sessions end with the process.
-    pub fn new(hub: Arc<Hub>, config: Config) -> Self {
+    /// Without a cookie secret in the configuration, sessions end with the process. `paths`: those of the
+    /// routes.
+    pub fn new(hub: Arc<Hub>, config: Config, paths: &[&'static str]) -> Self {
         let random = Uuid::new_v4().to_string() + &Uuid::new_v4().to_string();
         let secret = config.cookie_secret.as_ref().map_or(random.as_str(), |secret| secret.expose());
         // Whoever changes the password signs everybody out.
@@ -39,7 +43,8 @@ impl AppState {
         let cookie_key =
             Key::from(&Sha512::new().chain_update(secret).chain_update([0]).chain_update(password).finalize());
         let signer = Signer::new(config.secret.expose());
-        Self(Arc::new(Shared { hub, config, signer, cookie_key, draining: false.into() }))
+        let requests = Requests::new(paths);
+        Self(Arc::new(Shared { hub, config, signer, requests, cookie_key, draining: false.into() }))
     }
 }
 

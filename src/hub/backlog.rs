@@ -67,6 +67,7 @@ struct Reading {
     told: Position,
     count: u64,
     gaps: Gaps,
+    asked_store: bool,
     is_done: bool,
 }
 
@@ -88,6 +89,7 @@ impl Backlog {
             told: Position(0),
             count: 0,
             gaps: Gaps::new(),
+            asked_store: false,
             is_done: false,
         });
         Self { hub, mailbox, reading, missed, ready: VecDeque::new(), tick }
@@ -116,6 +118,7 @@ impl Backlog {
                 if let Some(reading) = &mut self.reading {
                     reading.told = part.piece.position.unwrap_or(reading.told);
                     reading.count += part.logged;
+                    self.hub.metrics.replayed_events.inc_by(part.logged);
                 }
                 return Ok(Some(part.piece));
             }
@@ -204,16 +207,16 @@ impl Reading {
     }
 
     /// The next page by the store's word.
-    async fn ask_store(&self, hub: &Hub) -> Result<(ReplayPage, Vec<Doubt>), Interrupted> {
+    async fn ask_store(&mut self, hub: &Hub) -> Result<(ReplayPage, Vec<Doubt>), Interrupted> {
         // It is never closed.
         let _turn = hub.store_turns.acquire().await;
+        self.asked_store = true;
         let plan = &self.plan;
         let doubts = plan.doubts(self.after);
-        let count = || hub.live.lock(Purpose::Glance).count_replay_read();
         let found = if doubts.is_empty() {
             Vec::new()
         } else {
-            count();
+            hub.metrics.replay_reads.inc();
             hub.store.holding(&plan.user, &doubts).await.map_err(|_| Interrupted::Store)?
         };
         let kept: BTreeMap<&ChannelName, Position> = plan.reads().collect();
@@ -229,7 +232,7 @@ impl Reading {
             limit: PAGE,
             max_bytes: PAGE_BYTES,
         };
-        count();
+        hub.metrics.replay_reads.inc();
         let page = hub.store.replay(&query).await.map_err(|_| Interrupted::Store)?;
         Ok((page, found))
     }
@@ -240,7 +243,12 @@ impl Reading {
         let live = hub.live.lock(Purpose::Glance);
         let head = live.router.head();
         if self.mailbox.catch_up(head) {
+            drop(live);
             self.is_done = true;
+            hub.metrics.replays.of(if self.asked_store { "store" } else { "memory" }).inc();
+            for reason in self.gaps.values() {
+                hub.metrics.gaps.of(frame::gap_reason(*reason)).inc();
+            }
         } else {
             self.after = self.plan.head;
             self.plan.head = head;

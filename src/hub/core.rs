@@ -22,9 +22,10 @@ use crate::domain::timestamp::Moment;
 use crate::journal::{Failure, Journal};
 use crate::live::{Attached, Live, Posting};
 use crate::lock::{Lock, LockTimes, Purpose, SLICE};
-use crate::mailbox::Closing;
+use crate::mailbox::{Closing, Mailbox};
+use crate::metrics::Metrics;
 use crate::order::Unparked;
-use crate::store::{Start, Store, StoreError};
+use crate::store::{Measured, Start, Store, StoreError};
 
 /// Channels whose messages expire in one go.
 const EXPIRE_PAGE: u32 = 20;
@@ -76,6 +77,7 @@ pub struct Hub {
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<Clock>,
     pub(super) journal: Journal,
+    pub(super) metrics: Arc<Metrics>,
     /// Those who come back read from memory in turns.
     pub(super) turns: Semaphore,
     /// Those whom memory cannot serve read from the store in turns: others need its readers, too.
@@ -91,6 +93,8 @@ impl Hub {
     /// # Errors
     /// If the store cannot be read.
     pub async fn start(store: Arc<dyn Store>, start: Start, options: HubOptions) -> Result<Arc<Self>, StoreError> {
+        let metrics = Arc::new(Metrics::default());
+        let store: Arc<dyn Store> = Arc::new(Measured::new(store, metrics.clone()));
         let clock = Arc::new(Clock::start(start.latest));
         let mut router = Router::new(start.head, options.grace, Uuid::new_v4);
         router.set_resume_window(options.resume_window);
@@ -99,11 +103,12 @@ impl Hub {
         restore(&mut router, &*store, &clock).await?;
         let live = Live::new(router, start.epoch.clone(), options.max_queue_bytes);
         let live = Arc::new(Lock::new(live));
-        let (journal, task) = Journal::start(live.clone(), store.clone(), clock.clone(), options.commit_timeout);
+        let (journal, task) =
+            Journal::start(live.clone(), store.clone(), clock.clone(), metrics.clone(), options.commit_timeout);
         let journal_task = Mutex::new(Some(task));
         let (turns, store_turns) = (Semaphore::new(READING), Semaphore::new(READING));
         let epoch = start.epoch;
-        Ok(Arc::new(Self { live, store, clock, journal, turns, store_turns, journal_task, epoch, options }))
+        Ok(Arc::new(Self { live, store, clock, journal, metrics, turns, store_turns, journal_task, epoch, options }))
     }
 
     /// The numbering in force.
@@ -318,7 +323,12 @@ impl Hub {
 
     /// How often the store was asked for what listeners have missed.
     pub fn replay_reads(&self) -> u64 {
-        self.live.lock(Purpose::Glance).replay_reads()
+        self.metrics.replay_reads.get()
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// How long the router's lock was held so far, and what for.
@@ -336,15 +346,16 @@ impl Hub {
         self.live.lock(Purpose::Glance).listener_count()
     }
 
+    /// The mailboxes of all who listen, some at a time.
+    pub(super) fn mailboxes(&self) -> impl Iterator<Item = Vec<Arc<Mailbox>>> {
+        let some = |start| self.live.lock(Purpose::Look).mailboxes(start..start + MAILBOXES);
+        (0..).step_by(MAILBOXES).map_while(some)
+    }
+
     /// Sends all listeners away, spread over `during`.
     pub async fn send_away(&self, during: Duration) {
         self.live.lock(Purpose::Glance).stop_serving();
-        let mut mailboxes = Vec::new();
-        for start in (0..).step_by(MAILBOXES) {
-            let some = self.live.lock(Purpose::Look).mailboxes(start..start + MAILBOXES);
-            let Some(some) = some else { break };
-            mailboxes.extend(some);
-        }
+        let mailboxes: Vec<_> = self.mailboxes().flatten().collect();
         let count = mailboxes.len();
         let started = tokio::time::Instant::now();
         for (index, mailbox) in mailboxes.into_iter().enumerate() {

@@ -9,10 +9,38 @@ use crate::domain::frame::Tick;
 use crate::domain::listen::Departure;
 use crate::domain::names::{ConnectionId, ListenerId};
 use crate::domain::replay::Since;
-use crate::mailbox::{Mail, Mailbox};
+use crate::mailbox::{Closing, Mail, Mailbox};
 use crate::outlet::Outlet;
 use crate::piece::Pieces;
 use crate::progress::Progress;
+
+/// How somebody listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// A websocket.
+    Websocket,
+    /// Server-sent events.
+    Sse,
+    /// One long poll, after which another one may come.
+    LongPoll,
+}
+
+impl Transport {
+    /// Its name in figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Websocket => "websocket",
+            Self::Sse => "sse",
+            Self::LongPoll => "long_poll",
+        }
+    }
+
+    /// Whether its openings are counted against the allowed rate: polls come one after the other by
+    /// their nature.
+    fn is_limited(self) -> bool {
+        self != Self::LongPoll
+    }
+}
 
 /// An open listener; dropping it ends it.
 pub struct Listener {
@@ -21,12 +49,12 @@ pub struct Listener {
     listener: ListenerId,
     mailbox: Arc<Mailbox>,
     how: Departure,
+    transport: Transport,
 }
 
 impl Hub {
     /// Begins to listen on a connection; whoever listened on it before is closed. `since`: where
-    /// to continue, for a listener that keeps a cursor; `limited`: whether openings are counted
-    /// against the allowed rate.
+    /// to continue, for a listener that keeps a cursor.
     ///
     /// # Errors
     /// See [`CannotListen`].
@@ -34,9 +62,9 @@ impl Hub {
         self: &Arc<Self>,
         id: ConnectionId,
         since: Option<&Since>,
-        limited: bool,
+        transport: Transport,
     ) -> Result<(Listener, Backlog), CannotListen> {
-        let attached = self.attach(id, since, limited)?;
+        let attached = self.attach(id, since, transport.is_limited())?;
         let mailbox = attached.mailbox.clone();
         let plan = since.cloned().zip(attached.plan);
         let backlog = Backlog::new(self.clone(), id, mailbox, plan, attached.missed, attached.tick);
@@ -46,7 +74,9 @@ impl Hub {
             listener: attached.listener,
             mailbox: attached.mailbox,
             how: Departure::Lost,
+            transport,
         };
+        self.metrics.listeners.of(transport.name()).inc();
         Ok((listener, backlog))
     }
 }
@@ -83,6 +113,11 @@ impl Listener {
         self.mailbox.mark_written(tick);
     }
 
+    /// Takes no more, for a reason that its transport found out.
+    pub fn close(&self, closing: Closing) {
+        self.mailbox.close(closing);
+    }
+
     /// The client closed its socket, so that the connection is over.
     pub fn closed_by_client(&mut self) {
         self.how = Departure::Closed;
@@ -92,5 +127,15 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.hub.detach(self.id, self.listener, self.how);
+        let metrics = &self.hub.metrics;
+        metrics.listeners.of(self.transport.name()).dec();
+        let reason = match (self.mailbox.closing(), self.how) {
+            (Some(closing), _) => closing.name(),
+            (None, Departure::Closed) => "client",
+            // That is how polls end.
+            (None, _) if self.transport == Transport::LongPoll => return,
+            (None, _) => "lost",
+        };
+        metrics.listeners_closed.of(reason).inc();
     }
 }

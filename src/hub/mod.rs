@@ -3,11 +3,13 @@
 
 mod backlog;
 mod core;
+mod figures;
 mod listener;
 mod look;
 mod restore;
 
 pub use backlog::{Backlog, Interrupted};
 pub use core::{CannotListen, Hub, HubOptions};
-pub use listener::Listener;
+pub use figures::Figures;
+pub use listener::{Listener, Transport};
 pub use look::{Look, NoHistory};

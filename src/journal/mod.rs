@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::domain::operation::Operation;
 use crate::live::Live;
 use crate::lock::{Lock, Purpose};
+use crate::metrics::Metrics;
 use crate::store::Store;
 
 /// Most requests that wait; more are told that the server is too busy.
@@ -48,6 +49,7 @@ impl Journal {
         live: Arc<Lock<Live>>,
         store: Arc<dyn Store>,
         clock: Arc<Clock>,
+        metrics: Arc<Metrics>,
         patience: Duration,
     ) -> (Self, JoinHandle<()>) {
         let (sender, receiver) = mpsc::channel(MAX_WAITING);
@@ -57,6 +59,7 @@ impl Journal {
             live: live.clone(),
             store,
             clock,
+            metrics,
             health: health.clone(),
             inbox: receiver,
             waiting: VecDeque::new(),
@@ -111,6 +114,12 @@ impl Journal {
     /// than a request may wait.
     pub fn is_stuck(&self) -> bool {
         self.health.is_silent_for(self.patience) || self.health.has_failed()
+    }
+
+    /// How many requests were not taken yet, and how many bytes have those that were not answered yet.
+    pub fn waiting(&self) -> (usize, usize) {
+        let requests = self.inbox.max_capacity() - self.inbox.capacity();
+        (requests, MAX_WAITING_BYTES - self.room.available_permits())
     }
 
     /// Waits until no more requests are taken: before [`Journal::stop`] only if the store was taken

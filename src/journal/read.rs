@@ -103,7 +103,7 @@ impl Writer {
         let read = self.store.tails(&places, TAIL_ENTRIES, TAIL_BYTES).await;
         drop(asked);
         let mut live = self.live.lock(Purpose::Tails);
-        live.count_replay_read();
+        self.metrics.replay_reads.inc();
         match read {
             Ok(parts) => {
                 for ((place, before), part) in places.into_iter().zip(parts) {

@@ -23,6 +23,18 @@ pub enum Failure {
     Busy,
 }
 
+impl Failure {
+    /// Its name in figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Rejected => "rejected",
+            Self::Unavailable => "unavailable",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)

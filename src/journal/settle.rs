@@ -19,24 +19,29 @@ impl Writer {
         let asked = self.health.ask();
         let committed = self.store.commit(batch).await;
         drop(asked);
+        let count = |outcome| self.metrics.commits.of(outcome).inc();
         match committed {
             Ok(()) => {
+                count("kept");
                 self.health.set_failed(false);
                 return Ok(Ok(()));
             }
             Err(StoreError::Refused(error)) => {
+                count("refused");
                 error!(%error, "the store refuses a batch");
                 return Ok(Err(Failure::Rejected));
             }
             Err(StoreError::NotOurs) => return Err(Lost),
             Err(error) => error!(%error, "a commit failed or is unclear"),
         }
+        count("unclear");
         self.health.set_failed(true);
         let mut pause = SETTLE_PAUSE.0;
         loop {
             match self.store.settle(batch.id).await {
                 Ok(committed) => {
                     info!(committed, "the commit is settled");
+                    self.metrics.settles.of(if committed { "kept" } else { "not_kept" }).inc();
                     self.health.set_failed(false);
                     return Ok(if committed { Ok(()) } else { Err(Failure::Unavailable) });
                 }

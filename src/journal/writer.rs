@@ -20,6 +20,7 @@ use crate::domain::names::ChannelName;
 use crate::domain::timestamp::Moment;
 use crate::live::Live;
 use crate::lock::{Guard, Lock, Purpose, SLICE};
+use crate::metrics::Metrics;
 use crate::store::{Batch, Store};
 
 /// Most requests in one batch: bounds how long one holds the store.
@@ -41,6 +42,7 @@ pub(super) struct Writer {
     pub(super) live: Arc<Lock<Live>>,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<Clock>,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) health: Arc<Health>,
     pub(super) inbox: mpsc::Receiver<Box<dyn Pending>>,
     pub(super) waiting: VecDeque<Box<dyn Pending>>,
@@ -104,6 +106,7 @@ impl Writer {
             let before = self.live.lock(Purpose::Glance).router.head();
             let head = events.iter().rev().find_map(Event::position).unwrap_or(before);
             let batch = Batch { id: Uuid::new_v4(), before, head, at: moment.utc, events };
+            self.metrics.batch_requests.observe(decided.len() as f64);
             match self.commit(&batch).await? {
                 Ok(()) => batch.events,
                 Err(Failure::Rejected) if decided.len() > 1 => {

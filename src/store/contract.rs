@@ -280,6 +280,9 @@ pub trait Store: Send + Sync {
     /// Users without connections and without activity since then.
     async fn idle_users(&self, since: NaiveDateTime, limit: u32) -> Result<Vec<Username>, StoreError>;
 
+    /// How many bytes it takes where it is kept.
+    async fn size(&self) -> Result<u64, StoreError>;
+
     /// How much is stored.
     async fn totals(&self) -> Result<StoreTotals, StoreError>;
 

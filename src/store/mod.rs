@@ -3,6 +3,7 @@
 mod archive;
 mod contract;
 mod halving;
+mod measured;
 mod migrate;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -18,6 +19,7 @@ pub use contract::{
     Archive, Batch, Database, HistoryPage, HistoryQuery, Pages, ReplayPage, ReplayQuery, Start, Store, StoreError,
     StoreOptions, StoreTotals, StoredConnection, Synchronous,
 };
+pub use measured::Measured;
 
 use crate::domain::position::{Epoch, Position};
 

@@ -149,18 +149,22 @@ struct CursorFrame {
     cursor: Text<Cursor>,
 }
 
-/// The marker after a replay, as an array: everything up to `cursor` was shown, but for the gaps.
-pub fn replay_marker(cursor: Cursor, count: u64, gaps: &Gaps, user: &Username) -> String {
-    let reason = |reason: &GapReason| match reason {
+/// A reason why something cannot be replayed.
+pub fn gap_reason(reason: GapReason) -> &'static str {
+    match reason {
         GapReason::UnknownCursor => "unknown_cursor",
         GapReason::NotKept => "not_kept",
         GapReason::Floor => "floor",
         GapReason::Trimmed => "trimmed",
-    };
+    }
+}
+
+/// The marker after a replay, as an array: everything up to `cursor` was shown, but for the gaps.
+pub fn replay_marker(cursor: Cursor, count: u64, gaps: &Gaps, user: &Username) -> String {
     let gaps = gaps.iter().map(|(place, why)| GapEntry {
         channel: place.as_ref().map(Json),
         user: place.is_none().then_some(Json(user)),
-        reason: reason(why),
+        reason: gap_reason(*why),
     });
     crate::json::to_text(&[ReplayFrame { r#type: "replay", cursor: Text(cursor), count, gaps: gaps.collect() }])
 }

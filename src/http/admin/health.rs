@@ -29,14 +29,18 @@ pub fn alive() -> Json<Health> {
 
 /// `GET /readyz`: the store took the last commit and the server is not going down.
 pub async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
-    let ready = match state.draining.load(Ordering::Relaxed) {
+    match readiness(&state) {
+        Ok(()) => (StatusCode::OK, Json(Health { status: "ready", reason: None })),
+        Err(reason) => not_ready(reason),
+    }
+}
+
+/// Whether the server can be sent work, or why not.
+pub fn readiness(state: &AppState) -> Result<(), &'static str> {
+    match state.draining.load(Ordering::Relaxed) {
         true => Err("the server is going down"),
         false if state.hub.is_store_stuck() => Err("the store is unavailable"),
         false => Ok(()),
-    };
-    match ready {
-        Ok(()) => (StatusCode::OK, Json(Health { status: "ready", reason: None })),
-        Err(reason) => not_ready(reason),
     }
 }
 

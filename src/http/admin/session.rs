@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -12,10 +13,11 @@ use subtle::ConstantTimeEq;
 use tracing::warn;
 
 use super::assets::page;
-use crate::http::auth::{Credentials, credentials_of};
+use crate::http::auth::{Caller, Credentials, credentials_of};
 use crate::http::body::SmallBody;
 use crate::http::error::{ApiError, escape};
 use crate::http::links::{link, scheme};
+use crate::http::request_id::request_id;
 use crate::http::state::AppState;
 
 /// Where one signs in.
@@ -71,6 +73,7 @@ fn form(error: &str) -> Result<Response, ApiError> {
 /// `POST /admin/sign_in`
 pub async fn sign_in(
     State(state): State<AppState>,
+    Extension(Caller { peer, .. }): Extension<Caller>,
     headers: HeaderMap,
     jar: SignedCookieJar,
     SmallBody(body): SmallBody,
@@ -82,7 +85,7 @@ pub async fn sign_in(
     let (user, password) = (field("username"), field("password"));
     let right_user = user.as_bytes().ct_eq(state.config.admin_user.as_bytes());
     if !(bool::from(right_user) & state.config.admin_secret.matches(&password)) {
-        warn!("somebody failed to sign in to the admin panel");
+        warn!(request_id = request_id(&headers), %peer, "somebody failed to sign in to the admin panel");
         tokio::time::sleep(PAUSE).await;
         return form("Wrong user name or password.");
     }

@@ -9,8 +9,13 @@ use crate::wire::{reply, request};
 
 /// Says something in channels or to users.
 pub async fn post(State(state): State<AppState>, RawBody(body): RawBody) -> Answer {
-    let post = request::post(&body, state.hub.now().timestamp())?;
-    let posted = state.hub.post(post, body.len()).await?;
+    let metrics = state.hub.metrics();
+    let refused = |reason| _ = metrics.posts_refused.of(reason).inc();
+    let post = request::post(&body, state.hub.now().timestamp()).inspect_err(|_| refused("invalid"))?;
+    let posted = state.hub.post(post, body.len()).await.inspect_err(|failure| refused(failure.name()))?;
+    let duplicates = posted.iter().filter(|posted| posted.duplicate).count();
+    metrics.messages_duplicate.inc_by(duplicates as u64);
+    metrics.messages_accepted.inc_by((posted.len() - duplicates) as u64);
     Ok(JsonText(reply::posted(&posted, state.hub.epoch())))
 }
 

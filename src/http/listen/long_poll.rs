@@ -13,7 +13,7 @@ use crate::http::answer::JsonText;
 use crate::http::error::ApiError;
 use crate::http::query::{BadConnectionId, Query};
 use crate::http::state::AppState;
-use crate::hub::{Backlog, Interrupted, Listener};
+use crate::hub::{Backlog, Interrupted, Listener, Transport};
 use crate::journal::Failure;
 use crate::mailbox::{Closing, Mail};
 use crate::wire::form::Faults;
@@ -42,7 +42,7 @@ pub async fn long_poll(State(state): State<AppState>, method: Method, query: Que
         let known = state.hub.knows_connection(id);
         return known.then(|| answer(b"[]".to_vec(), callback.as_deref())).ok_or(ApiError::UnknownListener);
     }
-    let (listener, backlog) = state.hub.listen(id, query.since()?.as_ref(), false)?;
+    let (listener, backlog) = state.hub.listen(id, query.since()?.as_ref(), Transport::LongPoll)?;
     Ok(answer(collect(listener, backlog).await?, callback.as_deref()))
 }
 

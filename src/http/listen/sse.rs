@@ -16,7 +16,7 @@ use crate::domain::position::Epoch;
 use crate::http::error::ApiError;
 use crate::http::query::{Query, parse_since};
 use crate::http::state::AppState;
-use crate::hub::{Backlog, Listener};
+use crate::hub::{Backlog, Listener, Transport};
 use crate::mailbox::Mail;
 use crate::progress::Progress;
 
@@ -44,7 +44,7 @@ pub async fn sse(
     if method == Method::HEAD {
         return Ok((headers, Body::empty()).into_response());
     }
-    let (listener, backlog) = state.hub.listen(id, since.as_ref(), true)?;
+    let (listener, backlog) = state.hub.listen(id, since.as_ref(), Transport::Sse)?;
     listener.watch(progress);
     let events = Events {
         listener,

@@ -31,7 +31,7 @@ use crate::http::error::ApiError;
 use crate::http::patience::Watched;
 use crate::http::query::Query;
 use crate::http::state::AppState;
-use crate::hub::{Backlog, CannotListen, Interrupted, Listener};
+use crate::hub::{Backlog, CannotListen, Interrupted, Listener, Transport};
 use crate::mailbox::{Closing, Mail};
 use crate::outlet::{Outlet, SharedTcp};
 use crate::piece::{Piece, Pieces};
@@ -56,7 +56,7 @@ pub async fn websocket(
 ) -> Result<Response, ApiError> {
     let handshake = create_response_with_body(&request, Body::empty).map_err(|_| ApiError::UpgradeRequired)?;
     let (id, since) = (query.connection_id()?, query.since()?);
-    let listener = match state.hub.listen(id, since.as_ref(), true) {
+    let listener = match state.hub.listen(id, since.as_ref(), Transport::Websocket) {
         Ok((listener, backlog)) => {
             listener.watch(progress.clone());
             Some((listener, Box::new(backlog)))
@@ -98,7 +98,10 @@ async fn serve(upgrade: OnUpgrade, progress: Progress, listener: Option<(Listene
         }
         End::Lost => {}
         // It counts as listening until it was told why it is closed: shutting down waits for that.
-        End::Ours(closing) => Box::pin(socket.close(closing)).await,
+        End::Ours(closing) => {
+            listener.close(closing);
+            Box::pin(socket.close(closing)).await;
+        }
     }
 }
 

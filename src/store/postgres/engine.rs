@@ -521,6 +521,14 @@ impl Store for PostgresStore {
         names.iter().map(|name| username(name).map_err(classify)).collect()
     }
 
+    async fn size(&self) -> Result<u64, StoreError> {
+        let mut reader = self.reader().await?;
+        let size = query_scalar!(r#"SELECT pg_database_size(current_database()) AS "size!""#);
+        let size = self.address.within(size.fetch_one(&mut *reader)).await?;
+        reader.done();
+        Ok(size as u64)
+    }
+
     async fn totals(&self) -> Result<StoreTotals, StoreError> {
         let mut reader = self.reader().await?;
         let totals = query!(

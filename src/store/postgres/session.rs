@@ -62,7 +62,11 @@ impl Address {
             }
         }
         let mut options = PgConnectOptions::from_str(url)
-            .map_err(|error| unusable(format!("is not a Postgres URL: {error}")))?
+            .map_err(|error| match url.contains('?') {
+                // It may quote the value of a parameter, which may be a password.
+                true => unusable("is not a Postgres URL, or has a parameter with a value that does not fit".to_owned()),
+                false => unusable(format!("is not a Postgres URL: {error}")),
+            })?
             .disable_statement_logging();
         if [options.get_host(), options.get_database().unwrap_or_default()].iter().any(|part| part.contains('@')) {
             return Err(unusable(ENCODE.to_owned()));

@@ -203,8 +203,12 @@ async fn expect_store(connect: &SqliteConnectOptions) -> Result<(), StoreError> 
 
 /// How to connect to the file that a URL names.
 fn options_of(url: &str) -> Result<SqliteConnectOptions, StoreError> {
-    let options = SqliteConnectOptions::from_str(url)
-        .map_err(|error| StoreError::Unusable(format!("`database_url` is not a SQLite URL: {error}")))?;
+    let unusable = |reason: String| StoreError::Unusable(format!("`database_url` is not a SQLite URL{reason}"));
+    let options = SqliteConnectOptions::from_str(url).map_err(|error| match url.contains('?') {
+        // It may quote the value of a parameter, which may be meant as a password.
+        true => unusable(", or has a parameter that does not fit".to_owned()),
+        false => unusable(format!(": {error}")),
+    })?;
     let path = options.get_filename();
     let in_memory = ["mode=memory", ":memory:"].iter().any(|memory| url.contains(memory));
     if in_memory || path.as_os_str().is_empty() || path.to_string_lossy().starts_with("file:") {
@@ -469,6 +473,16 @@ impl Store for SqliteStore {
         .await
         .map_err(classify)?;
         names.iter().map(|name| username(name).map_err(classify)).collect()
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        let file = self.writing.get_filename();
+        let mut log = file.as_os_str().to_owned();
+        log.push("-wal");
+        let bytes = async |path: &Path| tokio::fs::metadata(path).await.map(|metadata| metadata.len());
+        let database = bytes(file).await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        // There is none before the first write.
+        Ok(database + bytes(Path::new(&log)).await.unwrap_or(0))
     }
 
     async fn totals(&self) -> Result<StoreTotals, StoreError> {

@@ -14,7 +14,7 @@ use channelstream::domain::names::ConnectionId;
 use channelstream::domain::operation::Operation;
 use channelstream::domain::replay::Since;
 use channelstream::domain::tails::TailLimits;
-use channelstream::hub::{Hub, HubOptions, Listener};
+use channelstream::hub::{Hub, HubOptions, Listener, Transport};
 use channelstream::journal::Failure;
 use channelstream::lock::{LockTimes, Times};
 use channelstream::mailbox::Mail;
@@ -182,7 +182,7 @@ impl Run {
         let what = "a listener comes back to them with a cursor";
         let listener = self.measure(what, async {
             let (listener, mut backlog) = hub
-                .listen(ConnectionId(first), Some(&Since::Floors), false)
+                .listen(ConnectionId(first), Some(&Since::Floors), Transport::LongPoll)
                 .map_err(|error| anyhow!("it may not: {error:?}"))?;
             while backlog.next().await.map_err(|error| anyhow!("interrupted: {error:?}"))?.is_some() {}
             Ok(listener)
@@ -353,7 +353,8 @@ async fn member(hub: &Arc<Hub>, user: String, channel: &str) -> anyhow::Result<L
     let info = json!({ "include_users": false, "include_history": false });
     let connect = json!({ "username": user, "conn_id": id, "channels": [channel], "info": info });
     ask(hub, &connect, request::connect).await?;
-    let (listener, _) = hub.listen(ConnectionId(id), None, false).map_err(|error| anyhow!("it may not: {error:?}"))?;
+    let (listener, _) =
+        hub.listen(ConnectionId(id), None, Transport::LongPoll).map_err(|error| anyhow!("it may not: {error:?}"))?;
     Ok(listener)
 }
 
