@@ -40,16 +40,19 @@ class App(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
-        if self.path == "/push":
-            # Your application knows from its session who this is. The browser gets no more than it needs: with what it
-            # may listen, and from where on. An empty cursor is the beginning, for a page that shows nothing yet.
-            connected = ask("/connect", {"username": "ann"})
-            self.answer_json({"conn_id": connected["conn_id"], "cursor": ""})
-        elif self.path == "/notify":
-            # A private message: Ann gets it wherever she is, also later.
-            self.answer_json(ask("/message", [{"user": "shop", "pm_users": ["ann"], "message": {"text": body}}]))
-        else:
-            self.send_error(404)
+        try:
+            if self.path == "/push":
+                # Your application knows from its session who this is. The browser gets no more than it needs: with what
+                # it may listen, and from where on. An empty cursor is the beginning: the page shows nothing yet.
+                connected = ask("/connect", {"username": "ann"})
+                self.answer_json({"conn_id": connected["conn_id"], "cursor": ""})
+            elif self.path == "/notify":
+                # A private message: Ann gets it wherever she is, also later.
+                self.answer_json(ask("/message", [{"user": "shop", "pm_users": ["ann"], "message": {"text": body}}]))
+            else:
+                self.send_error(404)
+        except OSError as error:  # the push server is away, or refuses
+            self.send_error(503, f"{PUSH_SERVER}: {error}")
 
     def answer_json(self, value):
         self.answer("application/json", json.dumps(value).encode())

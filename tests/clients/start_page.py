@@ -64,6 +64,7 @@ def test_a_notification_is_shown_and_survives_everything(browser, server, applic
     eventually(lambda: shown(page) == ["Your order is packed"], lambda: f"a notification on a page with {shown(page)}")
 
     server.stop(signal.SIGKILL)
+    assert requests.post(f"{application}/notify", data=b"Nobody hears this", timeout=PATIENCE).status_code == 503
     server.start()
     notify(application, "Your order is on its way")
     both = ["Your order is packed", "Your order is on its way"]
