@@ -14,19 +14,23 @@ use crate::domain::names::{ChannelName, Username};
 /// deletions up to this one.
 type Cut = (i64, i64, i64);
 
+/// Names by how many messages and deletions they keep: that is an offset, which is the same for all rows of
+/// a query, and mostly one keeps as much as others.
+fn alike<'a>(trims: impl Iterator<Item = (&'a str, Retained)>) -> impl Iterator<Item = (u32, u32, String)> {
+    let mut alike: BTreeMap<(u32, u32), Vec<&str>> = BTreeMap::new();
+    for (name, keep) in trims {
+        alike.entry((keep.messages, keep.deletions)).or_default().push(name);
+    }
+    alike.into_iter().map(|((messages, deletions), names)| (messages, deletions, list(names)))
+}
+
 /// Drops what is older than the newest entries of each channel, and notes how far that goes.
 pub(super) async fn trim_channels(
     connection: &mut SqliteConnection,
     trims: &[(&ChannelName, Retained)],
 ) -> sqlx::Result<()> {
-    // An offset is the same for all rows of a query, and mostly channels keep as much as others.
-    let mut alike: BTreeMap<(u32, u32), Vec<&str>> = BTreeMap::new();
-    for (name, keep) in trims {
-        alike.entry((keep.messages, keep.deletions)).or_default().push(name.as_str());
-    }
     let mut cuts: Vec<Cut> = Vec::with_capacity(trims.len());
-    for ((messages, deletions), names) in alike {
-        let names = list(names);
+    for (messages, deletions, names) in alike(trims.iter().map(|(name, keep)| (name.as_str(), *keep))) {
         let found = query!(
             r#"SELECT id AS "id!: i64",
                    coalesce((SELECT position FROM log WHERE channel = channels.id AND kind = 0
@@ -113,13 +117,8 @@ pub(super) async fn trim_inboxes(
     connection: &mut SqliteConnection,
     trims: &[(&Username, Retained)],
 ) -> sqlx::Result<()> {
-    let mut alike: BTreeMap<(u32, u32), Vec<&str>> = BTreeMap::new();
-    for (name, keep) in trims {
-        alike.entry((keep.messages, keep.deletions)).or_default().push(name.as_str());
-    }
     let mut cuts: Vec<Cut> = Vec::with_capacity(trims.len());
-    for ((messages, deletions), names) in alike {
-        let names = list(names);
+    for (messages, deletions, names) in alike(trims.iter().map(|(name, keep)| (name.as_str(), *keep))) {
         let found = query!(
             r#"SELECT id AS "id!: i64",
                    coalesce((SELECT inbox.position FROM inbox JOIN log ON log.position = inbox.position
