@@ -282,6 +282,37 @@ test("kills in the middle of a stream of messages neither lose, double nor turn 
   await becomes(() => ann.waiting(), []);
 });
 
+test("what was kept and sent again, since the answer got lost, is said once", async () => {
+  const [ann, bob] = [await person("Ann"), await person("Bob")];
+  let isDeaf = false;
+  await ann.page.routeWebSocket(/\/ws\?/, (page) => {
+    const server = page.connectToServer();
+    server.onMessage((frames) => isDeaf || page.send(frames));
+  });
+  await ann.page.reload();
+  await ann.isConnected();
+  const before = await bob.said();
+
+  let sent = 0;
+  await ann.page.route("**/message", async (route) => {
+    const answer = await route.fetch();
+    assert.equal(answer.status(), 200);
+    sent += 1;
+    await (sent === 1 ? route.abort() : route.fulfill({ response: answer }));
+  });
+  isDeaf = true; // else she would hear herself, and not send it again
+  await ann.write("Do you hear me?");
+  await until(() => sent === 2, "sending it again");
+  await push.kill();
+  isDeaf = false;
+  await push.start();
+  for (const one of [ann, bob]) await one.isConnected();
+  await ann.page.unroute("**/message");
+  await ann.say("Now I do");
+  const wanted = [...before, "Ann: Do you hear me?", "Ann: Now I do"];
+  for (const one of [ann, bob]) await becomes(() => one.said(), wanted);
+});
+
 test("a phone in the dark", async () => {
   const phone = { viewport: { width: 375, height: 667 }, colorScheme: "dark", isMobile: true, hasTouch: true };
   const name = "W".repeat(40);
