@@ -20,7 +20,7 @@ use tracing::{Level, debug, enabled, error};
 use super::auth::{Caller, Credentials, credentials};
 use super::error::{ApiError, render_page};
 use super::links::{is_https, script_name};
-use super::request_id::{REQUEST_ID, request_id};
+use super::request_id::REQUEST_ID;
 use super::state::AppState;
 use crate::config::Config;
 
@@ -83,18 +83,19 @@ impl Edge {
         if request.method() == Method::OPTIONS {
             return preflight(request.uri().path(), credentials);
         }
-        let id = request_id(request.headers()).to_owned();
+        let id = request.headers().get(REQUEST_ID).cloned();
         request.extensions_mut().insert(Caller { peer, credentials });
         match AssertUnwindSafe(self.routes.clone().oneshot(request)).catch_unwind().await {
             Ok(Ok(response)) => Ok(response),
-            Err(cause) => Err(panicked(&*cause, &id)),
+            Err(cause) => Err(panicked(&*cause, id.as_ref())),
         }
     }
 }
 
 /// A handler panicked: its request is answered all the same, and nobody else notices.
-fn panicked(cause: &(dyn Any + Send), request_id: &str) -> ApiError {
+fn panicked(cause: &(dyn Any + Send), id: Option<&HeaderValue>) -> ApiError {
     let text = cause.downcast_ref::<&str>().copied().or_else(|| cause.downcast_ref::<String>().map(String::as_str));
+    let request_id = id.and_then(|id| id.to_str().ok());
     error!(request_id, panic = text.unwrap_or("unknown"), "a handler panicked");
     ApiError::Panicked
 }
