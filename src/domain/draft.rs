@@ -234,6 +234,15 @@ impl<'a> Draft<'a> {
         self.events.len()
     }
 
+    /// How many entries private messages added to inboxes so far: one in that of each user whom they reach.
+    pub fn inbox_entries(&self) -> usize {
+        let entries = |event: &Event| match event {
+            Event::Posted { inboxes, .. } => inboxes.len(),
+            _ => 0,
+        };
+        self.events.iter().map(entries).sum()
+    }
+
     /// What the log holds of a uuid, as the present operation has changed it; but for messages that
     /// are past their time, which are gone though the log may not have been cleared of them yet.
     pub fn held(&self, router: &Router, channel: Option<&ChannelName>, uuid: Uuid) -> Option<Held> {

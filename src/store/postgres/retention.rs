@@ -158,6 +158,9 @@ async fn drop_inboxes(connection: &mut PgConnection, cuts: &[Cut]) -> sqlx::Resu
     )
     .fetch_all(&mut *connection)
     .await?;
+    if held.is_empty() {
+        return Ok(());
+    }
     let edits = held.iter().filter_map(|row| row.edit.map(|edit| (row.user, edit)));
     let (users, positions): (Vec<i64>, Vec<i64>) = held.iter().map(|row| (row.user, row.position)).chain(edits).unzip();
     let gone = query!(

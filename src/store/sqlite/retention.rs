@@ -153,6 +153,9 @@ async fn drop_inboxes(connection: &mut SqliteConnection, cuts: &[Cut]) -> sqlx::
     )
     .fetch_all(&mut *connection)
     .await?;
+    if held.is_empty() {
+        return Ok(());
+    }
     let edits = held.iter().filter_map(|row| row.edit.map(|edit| (row.user, edit)));
     let going = list(held.iter().map(|row| (row.user, row.position)).chain(edits));
     let gone = query!(
